@@ -1,0 +1,154 @@
+"""What an engine offers a store. A new engine is one file beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..errors import CollectionDamaged, NestingError
+from ..filters import Filter
+from ..flow import Flow
+from ..funnel import Plan
+from ..nesting import Matrix, Nesting
+from ..records import Batch, Hit, Record
+
+__all__ = ["FORMAT", "Backend", "Head"]
+
+#: The version of what a collection records of itself.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a collection records of itself: its nesting and the name of its embedding model."""
+
+    nesting: Nesting
+    embedder: str | None = None
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Return the head as JSON."""
+        head = {
+            "nestvec": self.format,
+            "dim": self.nesting.dim,
+            "dims": self.nesting.dims,
+            "embedder": self.embedder,
+        }
+        return json.dumps(head, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Head:
+        """Return the head that `to_json` wrote. Raises CollectionDamaged, which names `where`."""
+        try:
+            head = json.loads(text)
+            version, dim, dims, embedder = (
+                head[key] for key in ("nestvec", "dim", "dims", "embedder")
+            )
+            if isinstance(version, int) and version > FORMAT:
+                raise CollectionDamaged(
+                    f"{where} has format {version}, this nestvec reads up to {FORMAT}; upgrade it"
+                )
+            return cls(Nesting.of(dims, dim), embedder, version)
+        except (ValueError, TypeError, KeyError, NestingError) as error:
+            raise CollectionDamaged(
+                f"{where} is not what nestvec wrote there ({type(error).__name__}); "
+                "restore it from a copy, nothing was changed"
+            ) from error
+
+
+class Backend(ABC):
+    """One collection in one engine: every operation as a flow, and a driver to perform it.
+
+    Flows yield requests that only this backend's `send` and `asend` understand.
+    """
+
+    #: Precisions that prefixes, and the full vector searched first, can have.
+    precisions: ClassVar[Sequence[str]]
+    #: Precisions in which the full vector itself can be kept.
+    full_precisions: ClassVar[Sequence[str]] = ("float32", "float16")
+
+    url: str
+    collection: str
+
+    def check(self, nesting: Nesting) -> None:
+        """Refuse what this engine cannot keep. Raises NestingError that lists what it can."""
+        for field in nesting.fields:
+            known = self.full_precisions if field is nesting.full else self.precisions
+            if field.precision not in known:
+                raise NestingError(
+                    f"{self.url} cannot keep {field.spec!r}; here are {', '.join(known)}"
+                )
+
+    @abstractmethod
+    def load(self) -> Flow[Head | None]:
+        """Open the collection and return what it knows of itself, or None if there is none."""
+
+    @abstractmethod
+    def create(self, head: Head) -> Flow[None]:
+        """Make the collection, which does not exist yet, and open it."""
+
+    @abstractmethod
+    def upsert(self, batch: Batch) -> Flow[None]:
+        """Store a batch, all of it or nothing; documents with its ids are replaced."""
+
+    @abstractmethod
+    def settle(self) -> Flow[None]:
+        """Index what was written, where the engine does not do so by itself."""
+
+    @abstractmethod
+    def search(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[list[Hit]]:
+        """Return the hits of a plan, best first; `queries` has one unit vector per field."""
+
+    @abstractmethod
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[int]:
+        """Return how many leave the last of the plan's stages, without going on to full."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
+        """Return the documents with these ids that exist, in any order."""
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
+        """Delete by ids or by filter, whichever is not None; return how many there were."""
+
+    @abstractmethod
+    def count(self, where: Filter | None) -> Flow[int]:
+        """Return how many documents match."""
+
+    @abstractmethod
+    def page(
+        self, where: Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        """Return up to `limit` documents and where to go on; that is None at the end."""
+
+    @abstractmethod
+    def info(self) -> Flow[Mapping[str, Any]]:
+        """Return what only this engine can tell of the collection."""
+
+    @abstractmethod
+    def drop(self) -> Flow[None]:
+        """Delete the collection, everything of it."""
+
+    @abstractmethod
+    def send(self, request: Any) -> Any:
+        """Perform one request."""
+
+    async def asend(self, request: Any) -> Any:
+        """Perform one request without blocking the event loop."""
+        return await asyncio.to_thread(self.send, request)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the engine; safe to call twice."""
+
+    async def aclose(self) -> None:
+        """Let go of the engine without blocking the event loop."""
+        await asyncio.to_thread(self.close)

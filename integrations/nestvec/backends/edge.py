@@ -1,0 +1,480 @@
+"""The Edge backend: Qdrant's engine in process, on disk, without a server.
+
+A collection is a directory: `nestvec.json`, what it knows of itself, and `shard/`, the engine's.
+It is made under another name and renamed, so that it is there whole or not at all.
+
+What was measured of qdrant-edge-py 0.9, and shapes this file: an update is in the write-ahead
+log before it returns, so it survives SIGKILL; `optimize` blocks searches and holds the GIL while
+it runs; a batch of points is refused whole; booleans in conditions must be numpy's, since Python's
+are taken for integers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+from filelock import FileLock, Timeout
+
+from ..errors import (
+    BackendError,
+    CollectionDamaged,
+    ConfigError,
+    NestingError,
+    NestvecError,
+    Unavailable,
+)
+from ..filters import Filter
+from ..flow import Call, Flow
+from ..funnel import Plan
+from ..nesting import Field, Matrix, Nesting
+from ..records import Batch, Hit, Record
+from .base import Backend, Head
+from .points import Condition, bounds, hit, payload, point_id, record
+
+__all__ = ["EdgeBackend", "EdgeOptions"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+#: Unindexed bytes of full vectors from which a graph pays; the engine's own default.
+_INDEXING_BYTES = 10_000_000
+
+#: How many documents a scroll hands over at once.
+_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """The graph of the first field: `m` links a node, found among `ef_construct` candidates."""
+
+    m: int = 16
+    ef_construct: int = 100
+
+    def __post_init__(self) -> None:
+        if self.m < 2 or self.ef_construct < self.m:
+            raise ConfigError(
+                f"m is at least 2 and ef_construct at least m, got {self.m} and {self.ef_construct}"
+            )
+
+
+class EdgeBackend(Backend):
+    """A collection in a directory of its own, which one process at a time may open."""
+
+    precisions = ("float32", "float16", "int8", "binary")
+
+    def __init__(self, rest: str, collection: str, options: EdgeOptions) -> None:
+        if not rest:
+            raise ConfigError("edge: needs a directory, as in 'edge:./papers'")
+        if not _NAME.fullmatch(collection):
+            raise ConfigError(
+                f"collection {collection!r} cannot be a directory's name; use up to 128 letters, "
+                "digits, '_', '-' and '.', not starting with '-' or '.'"
+            )
+        self.url, self.collection = f"edge:{rest}", collection
+        self._driver = _Driver(Path(rest).expanduser(), collection, options)
+        self._pending = 0
+        self._per_record = 1
+
+    def check(self, nesting: Nesting) -> None:
+        super().check(nesting)
+        in_place = [field.spec for field in nesting.fields[:-1] if field.full]
+        if len(in_place) > 1:
+            raise NestingError(
+                f"{self.url} quantises the full vector in place, one way at a time; "
+                f"choose one of {', '.join(in_place)}"
+            )
+
+    def load(self) -> Flow[Head | None]:
+        head: Head | None = yield Call("load")
+        if head is not None:
+            info = yield Call("info")
+            kept = len({vector_name(field) for field in head.nesting.fields})
+            self._pending = info.points_count - info.indexed_vectors_count // kept
+            self._per_record = head.nesting.dim * 4
+        return head
+
+    def create(self, head: Head) -> Flow[None]:
+        yield Call("create", (head,))
+        self._per_record = head.nesting.dim * 4
+
+    def upsert(self, batch: Batch) -> Flow[None]:
+        payloads = [
+            payload(id, text, metadata)
+            for id, text, metadata in zip(batch.ids, batch.texts, batch.metadatas, strict=True)
+        ]
+        if any("raw" in made for made in payloads):
+            yield Call("note_drift")
+        # What quantises the full vector has no numbers of its own.
+        vectors = {name: m for name, m in batch.vectors.items() if not name.startswith("full_")}
+        rows = zip(*vectors.values(), strict=True)
+        points = [
+            qe.Point(point_id(id), dict(zip(vectors, row, strict=True)), made)
+            for id, row, made in zip(batch.ids, rows, payloads, strict=True)
+        ]
+        yield Call("update", (qe.UpdateOperation.upsert_points(points),))
+        self._pending += len(batch)
+
+    def settle(self) -> Flow[None]:
+        """Build the graph once enough was written; a tail of a tenth is searched without one."""
+        if self._pending * self._per_record < _INDEXING_BYTES:
+            return
+        info = yield Call("info")
+        if self._pending * 10 < info.points_count:
+            return
+        self._pending = 0
+        yield Call("optimize")
+        yield Call("flush")
+
+    def search(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[list[Hit]]:
+        request = query(queries, plan, (yield from self._condition(where)))
+        points = yield Call("query", (request,))
+        return [hit(point.payload, point.score) for point in points]
+
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[int]:
+        condition = yield from self._condition(where)
+        if not plan.stages:
+            counted: int = yield Call("count", (qe.CountRequest(True, condition),))
+            return counted
+        last = prefetch(queries, plan.stages, condition)
+        request = qe.QueryRequest(
+            limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
+            params=last.params, with_payload=False,
+        )  # fmt: skip
+        return len((yield Call("query", (request,))))
+
+    def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
+        points = yield Call("retrieve", ([point_id(id) for id in ids], True, _full(vectors)))
+        return [_record(point) for point in points]
+
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
+        condition = yield from self._condition(where)
+        if ids is not None:
+            condition = qe.Filter(must=[qe.HasIdCondition({point_id(id) for id in ids})])
+        assert condition is not None
+        deleted: int = yield Call("delete", (condition,))
+        return deleted
+
+    def count(self, where: Filter | None) -> Flow[int]:
+        condition = yield from self._condition(where)
+        counted: int = yield Call("count", (qe.CountRequest(True, condition),))
+        return counted
+
+    def page(
+        self, where: Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        condition = yield from self._condition(where)
+        points, after = yield from self._scroll(condition, after, limit, vectors)
+        return [_record(point) for point in points], after
+
+    def info(self) -> Flow[Mapping[str, Any]]:
+        shard = yield Call("info")
+        disk = yield Call("disk_bytes")
+        return {
+            "engine": "edge",
+            "disk_bytes": disk,
+            "segments": shard.segments_count,
+            "indexed_vectors": shard.indexed_vectors_count,
+        }
+
+    def drop(self) -> Flow[None]:
+        yield Call("drop")
+
+    def send(self, request: Call) -> Any:
+        return self._driver.perform(request)
+
+    def close(self) -> None:
+        self._driver.close()
+
+    def _scroll(
+        self, condition: qe.Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Any], Any]]:
+        request = qe.ScrollRequest(
+            offset=after, limit=limit, filter=condition, with_payload=True,
+            with_vector=_full(vectors),
+        )  # fmt: skip
+        found: tuple[list[Any], Any] = yield Call("scroll", (request,))
+        return found
+
+    def _condition(self, where: Filter | None) -> Flow[qe.Filter | None]:
+        """Return the engine's filter, with the ids of what only the predicate can decide."""
+        if where is None:
+            return None
+        around = bounds(where, (yield Call("drifts")))
+        if around.exact:
+            return _filter(around.sure)
+        between, after, ids = _filter(around.between), None, []
+        while True:
+            points, after = yield from self._scroll(between, after, _PAGE, vectors=False)
+            ids += [point.id for point in points if where.matches(record(point.payload))]
+            if after is None:
+                return _filter({"should": [around.sure, {"has_id": ids}]})
+
+
+def _record(point: Any) -> Record:
+    vector = point.vector and np.array(point.vector["full"], dtype=np.float32)
+    return record(point.payload, vector)
+
+
+def _full(vectors: bool) -> bool | list[str]:
+    return ["full"] if vectors else False
+
+
+def query(
+    queries: Mapping[str, Matrix], plan: Plan, condition: qe.Filter | None
+) -> qe.QueryRequest:
+    """Return the one request that runs a plan: prefetches nested from full inwards."""
+    if plan.stages:
+        prefetches, condition = [prefetch(queries, plan.stages, condition)], None
+    else:
+        prefetches = []
+    return qe.QueryRequest(
+        limit=plan.k,
+        offset=plan.offset,
+        query=_nearest(queries["full"], "full"),
+        prefetches=prefetches,
+        filter=condition,
+        params=_EXACT,
+        with_payload=True,
+    )
+
+
+#: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
+_EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
+
+
+def prefetch(
+    queries: Mapping[str, Matrix],
+    stages: Sequence[tuple[Field, int]],
+    condition: qe.Filter | None,
+) -> qe.Prefetch:
+    """Return the prefetch that ends with the last of the stages; the filter goes innermost."""
+    *before, (field, limit) = stages
+    # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
+    quantised = qe.QuantizationSearchParams(rescore=False)
+    return qe.Prefetch(
+        limit=limit,
+        query=_nearest(queries[field.name], vector_name(field)),
+        prefetches=[prefetch(queries, before, condition)] if before else None,
+        filter=None if before else condition,
+        params=qe.SearchParams(hnsw_ef=max(128, limit), quantization=quantised),
+    )
+
+
+def _nearest(vector: Any, name: str) -> qe.Query:
+    # The engine reads numpy arrays as they are, faster than lists; its type stubs do not say so.
+    return qe.Query.Nearest(vector, name)
+
+
+def vector_name(field: Field) -> str:
+    """Return the named vector of a field: the full vector is quantised in place."""
+    return "full" if field.full else field.name
+
+
+def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
+    """Return the shard's configuration: a graph on the first field, the others on disk."""
+    vectors = {
+        vector_name(field): _vector_params(field, nesting, options)
+        for field in reversed(nesting.fields)  # so that what quantises full comes after full
+    }
+    return qe.EdgeConfig(vectors=vectors)
+
+
+def _vector_params(field: Field, nesting: Nesting, options: EdgeOptions) -> qe.EdgeVectorParams:
+    first = nesting.fields[0]
+    searched = vector_name(field) == vector_name(first)
+    stored = nesting.full.precision if field.full else field.precision
+    # Nothing is scored by a quantised prefix's own numbers, so half precision is enough for them.
+    half = stored != "float32"
+    return qe.EdgeVectorParams(
+        size=field.length,
+        distance=qe.Distance.Cosine,
+        datatype=qe.VectorStorageDatatype.Float16 if half else qe.VectorStorageDatatype.Float32,
+        memory=qe.Memory.Cached if field is first and not _quantisation(field) else qe.Memory.Cold,
+        quantization_config=_quantisation(field),
+        hnsw_config=qe.HnswIndexConfig(
+            m=options.m if searched else 0,
+            ef_construct=options.ef_construct,
+            full_scan_threshold=10_000,
+        ),
+    )
+
+
+def _quantisation(field: Field) -> Any:
+    if field.precision == "int8":
+        return qe.ScalarQuantizationConfig(qe.ScalarType.Int8, memory=qe.Memory.Pinned)
+    if field.precision == "binary":
+        return qe.BinaryQuantizationConfig(memory=qe.Memory.Pinned)
+    return None
+
+
+def _filter(condition: Condition) -> qe.Filter:
+    """Return the engine's filter for a condition."""
+    made = _clause(condition)
+    return made if isinstance(made, qe.Filter) else qe.Filter(must=[made])
+
+
+def _clause(condition: Condition) -> Any:
+    if "has_id" in condition:
+        return qe.HasIdCondition(set(condition["has_id"]))
+    if "is_empty" in condition:
+        return qe.IsEmptyCondition(condition["is_empty"]["key"])
+    if "is_null" in condition:
+        return qe.IsNullCondition(condition["is_null"]["key"])
+    if "match" in condition:
+        value: Any = condition["match"]["value"]
+        value = np.bool_(value) if isinstance(value, bool) else value
+        return qe.FieldCondition(condition["key"], match=qe.MatchValue(value))
+    if "range" in condition:
+        dated = isinstance(next(iter(condition["range"].values())), str)
+        made = (qe.RangeDateTime if dated else qe.RangeFloat)(**condition["range"])
+        return qe.FieldCondition(condition["key"], range=made)
+    clauses: dict[str, Any] = {
+        name: [_clause(part) for part in parts] for name, parts in condition.items()
+    }
+    return qe.Filter(**clauses)
+
+
+class _Driver:
+    """The directory and the open shard: the only place that touches files or the engine."""
+
+    def __init__(self, root: Path, collection: str, options: EdgeOptions) -> None:
+        self.root = root
+        self.path = root / collection
+        self.options = options
+        self.shard: qe.EdgeShard | None = None
+        # thread_local would make the lock of one thread invisible to the one that closes.
+        self.lock = FileLock(root / f".{collection}.lock", timeout=0, thread_local=False)
+        self.writing = Lock()
+        self.drift = False
+
+    def perform(self, request: Call) -> Any:
+        own = getattr(self, request.method, None)
+        try:
+            if own is not None:
+                return own(*request.args)
+            return getattr(self._open(), request.method)(*request.args)
+        except NestvecError:
+            raise
+        except OSError as error:
+            raise BackendError(f"edge:{self.root}: {error.strerror}: {error.filename}") from error
+        except Exception as error:  # the engine raises plain Exception
+            raise BackendError(f"edge:{self.path} refused {request.method}: {error}") from error
+
+    def _open(self) -> qe.EdgeShard:
+        if self.shard is None:
+            raise BackendError(f"edge:{self.path} is closed; connect again")
+        return self.shard
+
+    def load(self) -> Head | None:
+        if not self.path.exists():
+            return None
+        self._acquire()
+        try:
+            head = self._read_head()
+            self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+        except BaseException:
+            self.lock.release()
+            raise
+        return head
+
+    def create(self, head: Head) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        making = self.root / f".{self.path.name}.making"
+        try:
+            if self.path.exists():
+                raise Unavailable(f"edge:{self.path} was just made by another process; try again")
+            shutil.rmtree(making, ignore_errors=True)
+            (making / "shard").mkdir(parents=True)
+            self._write_head(making, head.to_json())
+            qe.EdgeShard.create(str(making / "shard"), config(head.nesting, self.options)).close()
+            making.rename(self.path)
+            self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _acquire(self) -> None:
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise Unavailable(
+                f"edge:{self.path} is open in another process or store; Edge has one writer a "
+                "directory: close the other one, or use a Qdrant server to share a collection"
+            ) from None
+        except OSError as error:
+            raise BackendError(
+                f"edge:{self.root} cannot be written ({error.strerror}); Edge keeps a write-ahead "
+                "log there, so it needs write permission also for reading"
+            ) from error
+
+    def _read_head(self) -> Head:
+        manifest = self.path / "nestvec.json"
+        if not manifest.exists() or not (self.path / "shard").is_dir():
+            raise CollectionDamaged(
+                f"{self.path} exists but is not a nestvec collection (no nestvec.json with a "
+                "shard beside it); choose another directory or collection, nothing was changed"
+            )
+        head = Head.from_json(manifest.read_text(encoding="utf-8", errors="replace"), str(manifest))
+        self.drift = (self.path / "drift").exists()
+        return head
+
+    @staticmethod
+    def _write_head(directory: Path, text: str) -> None:
+        with (directory / "nestvec.json").open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def drifts(self) -> bool:
+        return self.drift
+
+    def note_drift(self) -> None:
+        """Remember that some payloads have `raw`, before the first of them is written."""
+        if not self.drift:
+            (self.path / "drift").touch()
+            self.drift = True
+
+    def delete(self, condition: qe.Filter) -> int:
+        with self.writing:
+            shard = self._open()
+            counted = shard.count(qe.CountRequest(True, condition))
+            if counted:
+                shard.update(qe.UpdateOperation.delete_points_by_filter(condition))
+            return counted
+
+    def update(self, operation: qe.UpdateOperation) -> None:
+        with self.writing:
+            self._open().update(operation)
+
+    def disk_bytes(self) -> int:
+        return sum(file.stat().st_blocks * 512 for file in self.path.rglob("*") if file.is_file())
+
+    def drop(self) -> None:
+        self._open()
+        self.shard, shard = None, self.shard
+        if shard is not None:
+            shard.close()
+        dropping = self.root / f".{self.path.name}.dropping"
+        self.path.rename(dropping)
+        shutil.rmtree(dropping)
+        self.lock.release()
+
+    def close(self) -> None:
+        self.shard, shard = None, self.shard
+        if shard is not None:
+            shard.flush()
+            shard.close()
+        self.lock.release()

@@ -1,0 +1,184 @@
+"""The memory backend: exact numpy, for tests and notebooks, and the oracle for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackendError, ConfigError
+from ..filters import Filter
+from ..flow import Call, Flow
+from ..funnel import Plan
+from ..nesting import PRECISIONS, Field, Matrix
+from ..records import Batch, Hit, Record
+from .base import Backend, Head
+
+__all__ = ["MemoryBackend", "MemoryOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """Memory has no options."""
+
+
+class MemoryBackend(Backend):
+    """A collection that lives as long as its store."""
+
+    precisions = tuple(PRECISIONS)
+
+    def __init__(self, rest: str, collection: str, options: MemoryOptions) -> None:
+        if rest:
+            raise ConfigError(f"memory: takes no path, got 'memory:{rest}'")
+        self.url, self.collection = "memory:", collection
+        self._table: _Table | None = None
+        self._lock = RLock()
+
+    def load(self) -> Flow[Head | None]:
+        return None
+        yield
+
+    def create(self, head: Head) -> Flow[None]:
+        self._table = _Table(head)
+        return
+        yield
+
+    def upsert(self, batch: Batch) -> Flow[None]:
+        yield Call("upsert", (batch,))
+
+    def settle(self) -> Flow[None]:
+        return
+        yield
+
+    def search(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[list[Hit]]:
+        hits: list[Hit] = yield Call("search", (queries, plan, where))
+        return hits
+
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[int]:
+        rows = yield Call("shortlist", (queries, plan, where))
+        return len(rows)
+
+    def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
+        records: list[Record] = yield Call("get", (ids, vectors))
+        return records
+
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
+        deleted: int = yield Call("delete", (ids, where))
+        return deleted
+
+    def count(self, where: Filter | None) -> Flow[int]:
+        ids = yield Call("matching", (where,))
+        return len(ids)
+
+    def page(
+        self, where: Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        ids = yield Call("matching", (where,))
+        rest = [id for id in sorted(ids) if after is None or id > after]
+        records = yield Call("get", (rest[:limit], vectors))
+        return records, rest[limit - 1] if len(rest) > limit else None
+
+    def info(self) -> Flow[Mapping[str, Any]]:
+        return {"engine": "memory"}
+        yield
+
+    def drop(self) -> Flow[None]:
+        self.close()
+        return
+        yield
+
+    def send(self, request: Call) -> Any:
+        with self._lock:
+            if self._table is None:
+                raise BackendError(f"collection {self.collection!r} of memory: is closed")
+            return getattr(self._table, request.method)(*request.args)
+
+    def close(self) -> None:
+        self._table = None
+
+
+class _Table:
+    """The documents, and per field the numbers as that field keeps them."""
+
+    def __init__(self, head: Head) -> None:
+        self.fields = {field.name: field for field in head.nesting.fields}
+        self.records: dict[str, Record] = {}
+        self.rows: dict[str, dict[str, Matrix]] = {}
+        self.matrices: dict[str, Matrix] = {}
+
+    def upsert(self, batch: Batch) -> None:
+        kept = {name: keep(self.fields[name], rows) for name, rows in batch.vectors.items()}
+        for i, id in enumerate(batch.ids):
+            vector = batch.vectors["full"][i]
+            self.records[id] = Record(id, batch.texts[i], batch.metadatas[i], vector)
+            self.rows[id] = {name: rows[i] for name, rows in kept.items()}
+        self.matrices.clear()
+
+    def scores(self, query: Matrix, field: str) -> Matrix:
+        """Return the score of every document on one field."""
+        if field not in self.matrices:
+            rows = [row[field] for row in self.rows.values()]
+            self.matrices[field] = np.stack(rows) if rows else np.empty((0, len(query)), "f4")
+        return np.asarray(self.matrices[field] @ keep(self.fields[field], query[None])[0])
+
+    def shortlist(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> npt.NDArray[np.intp]:
+        """Return the rows that leave the last stage before full, in no particular order."""
+        ids = list(self.records)
+        matching = set(self.matching(where))
+        rows = np.array([i for i, id in enumerate(ids) if id in matching], dtype=np.intp)
+        for field, limit in plan.stages:
+            scores = self.scores(queries[field.name], field.name)[rows]
+            rows = rows[np.argsort(-scores, kind="stable")[:limit]]
+        return rows
+
+    def search(self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None) -> list[Hit]:
+        rows = np.sort(self.shortlist(queries, plan, where))
+        scores = self.scores(queries["full"], "full")
+        best = rows[np.argsort(-scores[rows], kind="stable")][plan.offset : plan.limit]
+        ids = list(self.records)
+        found = self.get([ids[i] for i in best], vectors=False)
+        return [
+            Hit(record.id, record.text, record.metadata, float(scores[i]))
+            for i, record in zip(best, found, strict=True)
+        ]
+
+    def matching(self, where: Filter | None) -> list[str]:
+        return [id for id, record in self.records.items() if where is None or where.matches(record)]
+
+    def get(self, ids: Sequence[str], vectors: bool) -> list[Record]:
+        return [
+            Record(id, kept.text, deepcopy(kept.metadata), kept.vector if vectors else None)
+            for id in ids
+            if (kept := self.records.get(id)) is not None
+        ]
+
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> int:
+        matching = self.matching(where)
+        doomed = matching if ids is None else set(matching).intersection(ids)
+        for id in doomed:
+            del self.records[id], self.rows[id]
+        self.matrices.clear()
+        return len(doomed)
+
+
+def keep(field: Field, rows: Matrix) -> Matrix:
+    """Return rows as a field keeps them, as float32 numbers whose dot product is its score."""
+    if field.precision == "float16":
+        return rows.astype(np.float16).astype(np.float32)
+    if field.precision == "int8":
+        scale = np.abs(rows).max(axis=1, keepdims=True) / 127
+        return np.asarray(np.round(rows / scale) * scale, dtype=np.float32)
+    if field.precision == "binary":
+        return np.where(rows > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(field.length))
+    return rows

@@ -1,0 +1,454 @@
+"""Everything a store does, written once as flows; Store and AsyncStore only drive them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .backends.base import Backend, Head
+from .embedders import Embedder
+from .errors import (
+    CollectionMismatch,
+    CollectionMissing,
+    EmbedderError,
+    FunnelError,
+    NestingError,
+    NestvecError,
+    RecordError,
+)
+from .filters import Filter, check_filter
+from .flow import Call, Flow
+from .funnel import Funnel, Plan, default_funnel, plan
+from .nesting import Matrix, Nesting, nest, unit_rows
+from .records import Batch, FieldInfo, Hit, Info, Record, StageTrace, Trace, check_id, plain
+
+__all__ = ["Collection", "EmbedderCall", "Take", "open_collection"]
+
+_BLANK = "text is blank, so it cannot be embedded"
+
+
+class EmbedderCall(Call):
+    """A request to call a method of the embedder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A request for the next `size` items of an iterator, or fewer at its end."""
+
+    items: Iterator[Any] | AsyncIterator[Any]
+    size: int
+
+
+def open_collection(
+    backend: Backend,
+    dims: str | Iterable[int | str] | None,
+    embedder: Callable[[str | None], Embedder | None],
+    dim: int | None,
+    batch_size: int,
+) -> Flow[Collection]:
+    """Open the backend's collection, or make it if there is none and `dims` says how.
+
+    `embedder` is asked with the recorded name, or None for a new collection.
+    """
+    head: Head | None = yield from backend.load()
+    if head is None:
+        if dims is None:
+            raise CollectionMissing(
+                f"no collection {backend.collection!r} in {backend.url}; to make it say which "
+                "fields it has, as in dims=(64, 256)"
+            )
+        model = embedder(None)
+        name = None if model is None else model.name
+        head = Head(Nesting.of(dims, _width(model, dim)), name)
+        backend.check(head.nesting)
+        yield from backend.create(head)
+    else:
+        try:
+            model = embedder(head.embedder)
+            _check_same(backend, head, dims, model, dim)
+        except BaseException:
+            backend.close()
+            raise
+    return Collection(backend, head, model, batch_size)
+
+
+def _width(model: Embedder | None, dim: int | None) -> int:
+    if model is None and dim is None:
+        raise EmbedderError(
+            "a new collection needs an embedder, such as embedder='static', or, where every "
+            "record brings its vector, their width, as in dim=1024"
+        )
+    if model is not None and dim is not None and model.dim != dim:
+        raise NestingError(f"dim={dim}, but {model.name!r} makes vectors of {model.dim} numbers")
+    width = model.dim if model is not None else dim
+    assert width is not None
+    return width
+
+
+def _check_same(
+    backend: Backend,
+    head: Head,
+    dims: str | Iterable[int | str] | None,
+    model: Embedder | None,
+    dim: int | None,
+) -> None:
+    """Refuse to open a collection as something else than it is, showing both sides."""
+    recorded, asked = [], []
+    width = dim if model is None else model.dim
+    if model is not None and head.embedder not in (None, model.name):
+        recorded.append(f"embedder {head.embedder!r}")
+        asked.append(f"embedder {model.name!r}")
+    if width not in (None, head.nesting.dim):
+        recorded.append(f"vectors of {head.nesting.dim}")
+        asked.append(f"vectors of {width}")
+    elif dims is not None and (wanted := Nesting.of(dims, head.nesting.dim)) != head.nesting:
+        recorded.append(f"dims {head.nesting}")
+        asked.append(f"dims {wanted}")
+    if recorded:
+        raise CollectionMismatch(
+            f"collection {backend.collection!r} in {backend.url} has {', '.join(recorded)}; asked "
+            f"for {', '.join(asked)}. open it as it is, or choose another collection"
+        )
+
+
+class Collection:
+    """An open collection: its nesting, its embedder and its backend."""
+
+    def __init__(
+        self, backend: Backend, head: Head, embedder: Embedder | None, batch_size: int
+    ) -> None:
+        self.backend, self.head, self.embedder = backend, head, embedder
+        self.nesting = head.nesting
+        self.batch_size = batch_size
+
+    # Writing
+
+    def add(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
+        ids: Iterable[Any] | None = None,
+    ) -> Flow[list[str]]:
+        """Embed and store texts; return their ids in order.
+
+        Any iterable will do, also a generator: it is read one batch at a time. Adding an id
+        again replaces the document; within one call the last one wins. Ids that are not given
+        are random UUIDs. Raises RecordError, which names the record, EmbedderError, or
+        BackendError; a batch that fails leaves nothing of itself behind, and the error's
+        `stored` lists the ids of the batches before it.
+        """
+        return (yield from self.add_records(_paired(texts, metadatas, ids)))
+
+    def add_records(self, records: Iterable[Record] | AsyncIterable[Record]) -> Flow[list[str]]:
+        """Store records and return their ids in order; those with a vector are not embedded.
+
+        A vector has as many numbers as the collection's full vectors; it is made unit length.
+        Reads, replaces and fails as `add` does.
+        """
+        items = _iterator(records)
+        stored: list[str] = []
+        try:
+            while True:
+                taken: list[Record] = yield Take(items, self.batch_size)
+                if taken:
+                    yield from self.backend.upsert((yield from self._batch(taken)))
+                    stored += [record.id for record in taken]
+                if len(taken) < self.batch_size:
+                    break
+        except NestvecError as error:
+            error.stored = tuple(stored)
+            raise
+        if stored:
+            yield from self.backend.settle()
+        return stored
+
+    def delete(self, ids: Iterable[Any] | None = None, where: Filter | None = None) -> Flow[int]:
+        """Delete documents by their ids or by a filter; return how many there were.
+
+        Without either nothing is deleted and RecordError is raised.
+        """
+        if (ids is None) == (where is None):
+            raise RecordError(
+                "delete needs ids or where, one of them; to delete everything call drop(), or "
+                "delete(where=And(()))"
+            )
+        if ids is not None:
+            ids = _ids(ids)
+            if not ids:
+                return 0
+        return (yield from self.backend.delete(ids, check_filter(where)))
+
+    def drop(self) -> Flow[None]:
+        """Delete the collection with all of its documents; the store is closed then."""
+        yield from self.backend.drop()
+
+    # Reading
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        funnel: Funnel | str | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
+    ) -> Flow[list[Hit]]:
+        """Return the k best hits for a text or a vector, best first.
+
+        `where` limits the candidates of the first stage. `funnel` is None for the collection's
+        own plan, a text such as "64:200 256:40", "exact", or a Funnel. `min_score` is a cosine;
+        hits below it are left out. `offset` skips the first hits; past the last document there
+        are none. Raises FunnelError, FilterError, NestingError (the vector), EmbedderError (the
+        text) before anything is sent.
+        """
+        steps = plan(funnel, self.nesting, k, offset)
+        least = _checked_score(min_score)
+        where = check_filter(where)
+        queries = yield from self._queries(query)
+        hits = yield from self.backend.search(queries, steps, where)
+        return [hit for hit in map(_in_range, hits) if least is None or hit.score >= least]
+
+    def explain(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        funnel: Funnel | str | None = None,
+    ) -> Flow[Trace]:
+        """Run a query stage by stage and beside an exact search; return what happened.
+
+        A stage's time is the time of the funnel up to it less that of the funnel before it.
+        Raises as `search` does.
+        """
+        steps = plan(funnel, self.nesting, k)
+        where = check_filter(where)
+        queries = yield from self._queries(query)
+        entering = yield from self.backend.count(where)
+        yield from self.backend.search(
+            queries, steps, where
+        )  # so that no stage pays for a cold start
+        stages, before = [], 0.0
+        for done in range(1, len(steps.stages) + 1):
+            part = Plan(steps.stages[:done], k)
+            leaving, ms = yield from _timed(self.backend.candidates(queries, part, where))
+            name = part.stages[-1][0].name
+            stages.append(StageTrace(name, entering, leaving, max(0.0, ms - before)))
+            entering, before = leaving, ms
+        hits, ms = yield from _timed(self.backend.search(queries, steps, where))
+        stages.append(StageTrace("full", entering, len(hits), max(0.0, ms - before)))
+        exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
+        found = {hit.id for hit in hits} & {hit.id for hit in exact}
+        overlap = len(found) / len(exact) if exact else 1.0
+        return Trace(str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap)
+
+    def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
+        """Return the documents with these ids in their order; unknown ids are left out.
+
+        With `vectors=True` each has its full vector, of unit length, as float32.
+        """
+        wanted = _ids(ids)
+        found = {record.id: record for record in (yield from self.backend.get(wanted, vectors))}
+        return [found[id] for id in wanted if id in found]
+
+    def count(self, where: Filter | None = None) -> Flow[int]:
+        """Return how many documents there are, or how many a filter matches."""
+        return (yield from self.backend.count(check_filter(where)))
+
+    def page(
+        self, where: Filter | None, after: Any, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        """Return some documents and where to go on, None at the end."""
+        return (yield from self.backend.page(where, after, self.batch_size, vectors))
+
+    def info(self) -> Flow[Info]:
+        """Return what the collection knows of itself, and its size."""
+        count = yield from self.backend.count(None)
+        engine = yield from self.backend.info()
+        fields = tuple(
+            FieldInfo(field.name, field.length, field.precision, count * field.nbytes)
+            for field in self.nesting.fields
+        )
+        return Info(
+            url=self.backend.url,
+            collection=self.backend.collection,
+            count=count,
+            dim=self.nesting.dim,
+            fields=fields,
+            embedder=self.head.embedder,
+            funnel=str(default_funnel(self.nesting, 10)),
+            format=self.head.format,
+            engine=engine,
+        )
+
+    # Vectors
+
+    def _batch(self, taken: list[Record]) -> Flow[Batch]:
+        """Return taken records as what the backend stores: the last of each id, embedded."""
+        for record in taken:
+            if not isinstance(record, Record):
+                raise RecordError(f"add_records takes Records, got {type(record)}")
+        records = list({record.id: record for record in taken}.values())
+        metadatas = [_plain_metadata(record) for record in records]
+        vectors: list[Any] = [record.vector for record in records]
+        missing = [i for i, vector in enumerate(vectors) if vector is None]
+        if missing:
+            made = yield from self._embed([records[i] for i in missing])
+            for i, vector in zip(missing, made, strict=True):
+                vectors[i] = vector
+        names = [f"record {record.id!r}" for record in records]
+        try:
+            nested = nest(vectors, self.nesting, names)
+        except NestingError as error:
+            raise RecordError(f"{error}") from error
+        return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
+
+    def _embed(self, records: list[Record]) -> Flow[Matrix]:
+        for record in records:
+            if not record.text.strip():
+                raise RecordError(
+                    f"record {record.id!r}: {_BLANK}; give it a vector or leave it out"
+                )
+        embedder = self._need_embedder()
+        texts = [record.text for record in records]
+        made = yield EmbedderCall("embed_documents", (texts,))
+        with _blaming(embedder):
+            if len(made) != len(texts):
+                raise NestingError(f"{len(made)} vectors for {len(texts)} texts")
+            return unit_rows(
+                made, self.nesting.dim, [f"record {record.id!r}" for record in records]
+            )
+
+    def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
+        """Return one unit vector per field for a text or a vector."""
+        if isinstance(query, str):
+            if not query.strip():
+                raise RecordError(f"query: {_BLANK}")
+            embedder = self._need_embedder()
+            made = yield EmbedderCall("embed_query", (query,))
+            with _blaming(embedder):
+                query = unit_rows([made], self.nesting.dim, ["query"])[0]
+        return {name: rows[0] for name, rows in nest([query], self.nesting, ["query"]).items()}
+
+    def _need_embedder(self) -> Embedder:
+        if self.embedder is None:
+            written = self.head.embedder
+            hint = f"its texts were embedded by {written!r}; " if written else ""
+            raise EmbedderError(
+                f"collection {self.backend.collection!r} was opened without an embedder; {hint}"
+                "pass embedder=… to connect, or give vectors"
+            )
+        return self.embedder
+
+
+@contextmanager
+def _blaming(embedder: Embedder) -> Iterator[None]:
+    """Say which embedder gave what cannot be right."""
+    try:
+        yield
+    except NestingError as error:
+        raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
+
+
+def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:
+    started = time.perf_counter()
+    result = yield from flow
+    return result, (time.perf_counter() - started) * 1000
+
+
+def _in_range(hit: Hit) -> Hit:
+    """Return the hit with its score in [-1, 1], where rounding took it out."""
+    if -1.0 <= hit.score <= 1.0:
+        return hit
+    return Hit(hit.id, hit.text, hit.metadata, max(-1.0, min(1.0, hit.score)))
+
+
+def _plain_metadata(record: Record) -> dict[str, Any]:
+    metadata = plain(record.metadata, f"record {record.id!r}: metadata")
+    if not isinstance(metadata, dict):
+        raise RecordError(f"record {record.id!r}: metadata is a dict, got {type(record.metadata)}")
+    return metadata
+
+
+def _checked_score(score: Any) -> float | None:
+    if score is None:
+        return None
+    try:
+        least = float(score)
+    except (TypeError, ValueError):
+        least = math.nan
+    if not -1 <= least <= 1:
+        raise FunnelError(f"min_score is a cosine between -1 and 1, got {score!r}")
+    return least
+
+
+def _ids(ids: Iterable[Any]) -> list[str]:
+    if isinstance(ids, str):
+        raise RecordError(f"ids is a list of ids, got the string {ids!r}; write [{ids!r}]")
+    return [check_id(id) for id in ids]
+
+
+def _iterator(items: Any) -> Iterator[Any] | AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        return aiter(items)
+    try:
+        iterator: Iterator[Any] = iter(items)
+    except TypeError:
+        raise RecordError(f"expected an iterable of records, got {type(items)}") from None
+    return iterator
+
+
+def _paired(texts: Any, metadatas: Any, ids: Any) -> Iterator[Record] | AsyncIterator[Record]:
+    """Return records of texts, metadatas and ids; sized ones must be equally long."""
+    if isinstance(texts, str):
+        raise RecordError("texts is a list of strings, got one string; write [text]")
+    for name, column in (("metadatas", metadatas), ("ids", ids)):
+        if isinstance(column, Sized) and isinstance(texts, Sized) and len(column) != len(texts):
+            raise RecordError(f"{name} has {len(column)} items for {len(texts)} texts")
+    columns = {"metadata": metadatas, "id": ids}
+    given = {name: iter(column) for name, column in columns.items() if column is not None}
+    if isinstance(texts, AsyncIterable):
+        return _arecords(texts, given)
+    return _records(texts, given)
+
+
+def _records(texts: Iterable[str], given: Mapping[str, Iterator[Any]]) -> Iterator[Record]:
+    for n, text in enumerate(texts):
+        yield _next_record(n, text, given)
+
+
+async def _arecords(
+    texts: AsyncIterable[str], given: Mapping[str, Iterator[Any]]
+) -> AsyncIterator[Record]:
+    n = 0
+    async for text in texts:
+        yield _next_record(n, text, given)
+        n += 1
+
+
+_END = object()
+
+
+def _next_record(n: int, text: str, given: Mapping[str, Iterator[Any]]) -> Record:
+    columns: dict[str, Any] = {name: next(column, _END) for name, column in given.items()}
+    for name, value in columns.items():
+        if value is _END:
+            raise RecordError(f"{name}s ended before text number {n + 1}")
+    if columns.get("metadata", _END) is None:
+        del columns["metadata"]
+    if columns.get("id", _END) is None:
+        del columns["id"]
+    return Record(text=text, **columns)

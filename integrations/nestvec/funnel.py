@@ -1,0 +1,142 @@
+"""Stages and funnels: how many candidates which field hands to the next."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from .errors import FunnelError, NestingError
+from .nesting import Field, Nesting
+
+__all__ = ["Funnel", "Plan", "Stage", "default_funnel", "plan"]
+
+_STAGE = re.compile(r"(?P<field>.+):(?P<limit>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step before the last: a field, and how many candidates leave it."""
+
+    field: str
+    limit: int
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise FunnelError(f"stage {self.field!r}: limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """The stages before the last one; the last is always the full vector, and k leave it.
+
+    Written as text it is `"64:200 256:40"`: 200 candidates leave the first 64 numbers, 40 leave
+    the first 256, k leave full. A funnel without stages is `"exact"`, an exact scan of full.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        for before, after in pairwise(self.stages):
+            if after.limit > before.limit:
+                raise FunnelError(
+                    f"limits fall from stage to stage, but {after.field!r} asks for {after.limit} "
+                    f"of the {before.limit} that leave {before.field!r}"
+                )
+
+    @classmethod
+    def parse(cls, text: str) -> Funnel:
+        """Return the funnel that a text such as `"64:200 256:40"` writes. Raises FunnelError."""
+        words = text.split()
+        if words == ["exact"]:
+            return cls(())
+        stages = []
+        for word in words:
+            match = _STAGE.fullmatch(word)
+            if match is None:
+                raise FunnelError(
+                    f"cannot read {word!r} in funnel {text!r}; write FIELD:LIMIT, as in "
+                    "'64:200 256:40', or 'exact'"
+                )
+            stages.append(Stage(match["field"], int(match["limit"])))
+        if not stages:
+            raise FunnelError("the funnel is empty; write '64:200', or 'exact'")
+        return cls(tuple(stages))
+
+    def __str__(self) -> str:
+        return " ".join(f"{stage.field}:{stage.limit}" for stage in self.stages) or "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A funnel that fits a nesting, for k hits after an offset: what a backend runs.
+
+    `stages` pairs each field with its limit; it is empty for an exact scan.
+    """
+
+    stages: tuple[tuple[Field, int], ...]
+    k: int
+    offset: int = 0
+
+    @property
+    def limit(self) -> int:
+        """How many leave the last stage before the offset is cut off."""
+        return self.k + self.offset
+
+    def __str__(self) -> str:
+        return " ".join(f"{field.spec}:{limit}" for field, limit in self.stages) or "exact"
+
+
+def default_funnel(nesting: Nesting, k: int) -> Funnel:
+    """Return the plan for a collection that was not tuned: generous, and blind.
+
+    The fewer bits a field keeps of the full vector, the more candidates it must let through
+    for the right ones to be among them. Middle stages are left out: on their own they are no
+    gain (docs/design.md).
+    """
+    first = nesting.fields[0]
+    kept = first.nbytes / Field(nesting.dim).nbytes
+    oversample = min(64.0, max(4.0, 2.5 / kept))
+    return Funnel((Stage(first.name, max(200, math.ceil(k * oversample))),))
+
+
+def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0) -> Plan:
+    """Return the plan of a query, or raise FunnelError where no engine could run it."""
+    k, offset = check_count("k", k, 1), check_count("offset", offset, 0)
+    if funnel is None:
+        funnel = default_funnel(nesting, k + offset)
+    elif isinstance(funnel, str):
+        funnel = Funnel.parse(funnel)
+    elif not isinstance(funnel, Funnel):
+        raise FunnelError(f"a funnel is a Funnel or a text such as '64:200', got {type(funnel)}")
+    stages = tuple((_field(nesting, stage.field), stage.limit) for stage in funnel.stages)
+    if stages and stages[-1][1] < k + offset:
+        raise FunnelError(
+            f"funnel {str(funnel)!r} ends with {stages[-1][1]} candidates, but k={k} with "
+            f"offset={offset} needs {k + offset}; raise the limit of its last stage"
+        )
+    return Plan(stages, k, offset)
+
+
+def _field(nesting: Nesting, name: str) -> Field:
+    try:
+        field = nesting[name]
+    except NestingError as error:
+        raise FunnelError(str(error)) from None
+    if field is nesting.full:
+        raise FunnelError("the last stage is always 'full'; leave it out, or write 'exact'")
+    return field
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """Return a whole number that is at least `least`. Raises FunnelError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise FunnelError(f"{name} is a whole number, got {value!r}") from None
+    if isinstance(value, bool) or number < least:
+        raise FunnelError(f"{name} must be at least {least}, got {value}")
+    return number

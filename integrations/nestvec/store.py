@@ -1,0 +1,261 @@
+"""What the user holds: connect, Store, and AsyncStore with the same names, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
+from functools import wraps
+from importlib import import_module
+from itertools import islice
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from .backends.base import Backend
+from .collection import Collection, EmbedderCall, Take, open_collection
+from .embedders import SPECS, Embedder, resolve
+from .errors import ConfigError, MissingExtra
+from .filters import Filter, check_filter
+from .flow import Flow, arun, run
+from .funnel import check_count
+from .records import Record
+
+__all__ = ["AsyncStore", "Store", "aconnect", "connect"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: URL scheme → module, class of the backend, class of its options, and the extra it needs.
+ENGINES = {
+    "memory": ("memory", "MemoryBackend", "MemoryOptions", ""),
+    "edge": ("edge", "EdgeBackend", "EdgeOptions", ""),
+}
+
+
+def connect(
+    url: str,
+    *,
+    collection: str = "docs",
+    dims: str | Iterable[int | str] | None = None,
+    embedder: Any = None,
+    dim: int | None = None,
+    batch_size: int = 512,
+    **options: Any,
+) -> Store:
+    """Open a collection, or make it where there is none and `dims` says which fields it has.
+
+    `url` is `memory:` or `edge:DIRECTORY`. `dims` are prefix lengths, each with a precision if it
+    is not float32: `(64, "256:int8", "full:binary")`; the full vector is always kept, and
+    `"full:float16"` keeps it in half precision. None takes what the collection has.
+    `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
+    LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
+    collection records. Without one, `dim` gives the width of the vectors that records bring.
+    `batch_size` is how many records an ingest holds at once. Other options are the engine's.
+
+    Raises ConfigError, NestingError, CollectionMissing, CollectionMismatch, CollectionDamaged,
+    EmbedderError, or BackendError.
+    """
+    backend = _backend(url, collection, options)
+    flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
+    return Store(run(flow, backend.send))
+
+
+async def aconnect(
+    url: str,
+    *,
+    collection: str = "docs",
+    dims: str | Iterable[int | str] | None = None,
+    embedder: Any = None,
+    dim: int | None = None,
+    batch_size: int = 512,
+    **options: Any,
+) -> AsyncStore:
+    """Open a collection for asyncio; everything is as in `connect`."""
+    backend = _backend(url, collection, options)
+    flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
+    return AsyncStore(await arun(flow, backend.asend))
+
+
+def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
+    scheme, colon, rest = url.partition(":")
+    if scheme not in ENGINES or not colon:
+        known = ", ".join(f"{name}:" for name in ENGINES)
+        raise ConfigError(f"unknown URL scheme {scheme!r}; known are {known}")
+    module_name, backend, settings, extra = ENGINES[scheme]
+    try:
+        module = import_module(f".backends.{module_name}", __package__)
+    except ModuleNotFoundError as error:
+        if not extra or error.name is None:
+            raise
+        raise MissingExtra(error.name, extra) from error
+    try:
+        chosen = getattr(module, settings)(**options)
+    except TypeError as error:
+        known = ", ".join(getattr(module, settings).__dataclass_fields__) or "none"
+        raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
+    made: Backend = getattr(module, backend)(rest, collection, chosen)
+    return made
+
+
+def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
+    """Return what chooses the embedder once the recorded name is known."""
+
+    def choose(recorded: str | None) -> Embedder | None:
+        if given is not None:
+            return resolve(given)
+        return resolve(recorded) if recorded in SPECS else None
+
+    return choose
+
+
+def _size(batch_size: int) -> int:
+    return check_count("batch_size", batch_size, 1)
+
+
+def _blocking(
+    flow: Callable[Concatenate[Collection, P], Flow[T]],
+) -> Callable[Concatenate[Store, P], T]:
+    """Return the method of Store that drives a flow of Collection."""
+
+    @wraps(flow)
+    def method(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(flow(self._collection, *args, **kwargs), self._send)
+
+    return method
+
+
+def _awaited(
+    flow: Callable[Concatenate[Collection, P], Flow[T]],
+) -> Callable[Concatenate[AsyncStore, P], Coroutine[Any, Any, T]]:
+    """Return the method of AsyncStore that drives a flow of Collection."""
+
+    @wraps(flow)
+    async def method(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await arun(flow(self._collection, *args, **kwargs), self._asend)
+
+    return method
+
+
+class _Opened:
+    """What both colours have: an open collection."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    def __repr__(self) -> str:
+        backend, nesting = self._collection.backend, self._collection.nesting
+        return f"<{type(self).__name__} {backend.collection!r} in {backend.url}: dims {nesting}>"
+
+
+class Store(_Opened):
+    """An open collection; also a context manager that closes it. Safe to share between threads."""
+
+    add = _blocking(Collection.add)
+    add_records = _blocking(Collection.add_records)
+    search = _blocking(Collection.search)
+    explain = _blocking(Collection.explain)
+    get = _blocking(Collection.get)
+    delete = _blocking(Collection.delete)
+    count = _blocking(Collection.count)
+    info = _blocking(Collection.info)
+    drop = _blocking(Collection.drop)
+
+    def scan(self, where: Filter | None = None, *, vectors: bool = False) -> Iterator[Record]:
+        """Return an iterator over all documents that match, in no particular order."""
+        return self._scan(check_filter(where), vectors)
+
+    def _scan(self, where: Filter | None, vectors: bool) -> Iterator[Record]:
+        after = None
+        while True:
+            records, after = run(self._collection.page(where, after, vectors), self._send)
+            yield from records
+            if after is None:
+                return
+
+    def close(self) -> None:
+        """Let go of the engine; safe to call twice."""
+        self._collection.backend.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, request: Any) -> Any:
+        if isinstance(request, Take):
+            if isinstance(request.items, AsyncIterator):
+                raise ConfigError("a Store cannot read an async iterable; use aconnect")
+            return list(islice(request.items, request.size))
+        if isinstance(request, EmbedderCall):
+            return getattr(self._collection.embedder, request.method)(*request.args)
+        return self._collection.backend.send(request)
+
+
+class AsyncStore(_Opened):
+    """An open collection for asyncio: the names of Store, awaited; also a context manager."""
+
+    add = _awaited(Collection.add)
+    add_records = _awaited(Collection.add_records)
+    search = _awaited(Collection.search)
+    explain = _awaited(Collection.explain)
+    get = _awaited(Collection.get)
+    delete = _awaited(Collection.delete)
+    count = _awaited(Collection.count)
+    info = _awaited(Collection.info)
+    drop = _awaited(Collection.drop)
+
+    def scan(self, where: Filter | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:
+        """Return an async iterator over all documents that match, in no particular order."""
+        return self._scan(check_filter(where), vectors)
+
+    async def _scan(self, where: Filter | None, vectors: bool) -> AsyncIterator[Record]:
+        after = None
+        while True:
+            page = self._collection.page(where, after, vectors)
+            records, after = await arun(page, self._asend)
+            for record in records:
+                yield record
+            if after is None:
+                return
+
+    async def close(self) -> None:
+        """Let go of the engine; safe to call twice."""
+        await self._collection.backend.aclose()
+
+    async def __aenter__(self) -> AsyncStore:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _asend(self, request: Any) -> Any:
+        if isinstance(request, Take):
+            return await _take(request)
+        if isinstance(request, EmbedderCall):
+            return await self._embed(request)
+        return await self._collection.backend.asend(request)
+
+    async def _embed(self, request: EmbedderCall) -> Any:
+        embedder = self._collection.embedder
+        native: Callable[..., Awaitable[Any]] | None
+        if native := getattr(embedder, f"a{request.method}", None):
+            return await native(*request.args)
+        return await asyncio.to_thread(getattr(embedder, request.method), *request.args)
+
+
+async def _take(request: Take) -> list[Any]:
+    if not isinstance(request.items, AsyncIterator):
+        return list(islice(request.items, request.size))
+    taken: list[Any] = []
+    while len(taken) < request.size:
+        try:
+            taken.append(await anext(request.items))
+        except StopAsyncIteration:
+            break
+    return taken
