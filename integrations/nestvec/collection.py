@@ -6,15 +6,12 @@ import math
 import time
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Iterable,
     Iterator,
     Mapping,
-    Sized,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from .backends.base import Backend, Head
@@ -33,22 +30,15 @@ from .flow import Call, Flow
 from .funnel import Funnel, Plan, default_funnel, plan
 from .nesting import Matrix, Nesting, nest, unit_rows
 from .records import Batch, FieldInfo, Hit, Info, Record, StageTrace, Trace, check_id, plain
+from .sources import Take, iterator, paired
 
-__all__ = ["Collection", "EmbedderCall", "Take", "open_collection"]
+__all__ = ["Collection", "EmbedderCall", "open_collection"]
 
 _BLANK = "text is blank, so it cannot be embedded"
 
 
 class EmbedderCall(Call):
     """A request to call a method of the embedder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """A request for the next `size` items of an iterator, or fewer at its end."""
-
-    items: Iterator[Any] | AsyncIterator[Any]
-    size: int
 
 
 def open_collection(
@@ -149,7 +139,7 @@ class Collection:
         BackendError; a batch that fails leaves nothing of itself behind, and the error's
         `stored` lists the ids of the batches before it.
         """
-        return (yield from self.add_records(_paired(texts, metadatas, ids)))
+        return (yield from self.add_records(paired(texts, metadatas, ids)))
 
     def add_records(self, records: Iterable[Record] | AsyncIterable[Record]) -> Flow[list[str]]:
         """Store records and return their ids in order; those with a vector are not embedded.
@@ -157,7 +147,7 @@ class Collection:
         A vector has as many numbers as the collection's full vectors; it is made unit length.
         Reads, replaces and fails as `add` does.
         """
-        items = _iterator(records)
+        items = iterator(records)
         stored: list[str] = []
         try:
             while True:
@@ -399,56 +389,3 @@ def _ids(ids: Iterable[Any]) -> list[str]:
     if isinstance(ids, str):
         raise RecordError(f"ids is a list of ids, got the string {ids!r}; write [{ids!r}]")
     return [check_id(id) for id in ids]
-
-
-def _iterator(items: Any) -> Iterator[Any] | AsyncIterator[Any]:
-    if isinstance(items, AsyncIterable):
-        return aiter(items)
-    try:
-        iterator: Iterator[Any] = iter(items)
-    except TypeError:
-        raise RecordError(f"expected an iterable of records, got {type(items)}") from None
-    return iterator
-
-
-def _paired(texts: Any, metadatas: Any, ids: Any) -> Iterator[Record] | AsyncIterator[Record]:
-    """Return records of texts, metadatas and ids; sized ones must be equally long."""
-    if isinstance(texts, str):
-        raise RecordError("texts is a list of strings, got one string; write [text]")
-    for name, column in (("metadatas", metadatas), ("ids", ids)):
-        if isinstance(column, Sized) and isinstance(texts, Sized) and len(column) != len(texts):
-            raise RecordError(f"{name} has {len(column)} items for {len(texts)} texts")
-    columns = {"metadata": metadatas, "id": ids}
-    given = {name: iter(column) for name, column in columns.items() if column is not None}
-    if isinstance(texts, AsyncIterable):
-        return _arecords(texts, given)
-    return _records(texts, given)
-
-
-def _records(texts: Iterable[str], given: Mapping[str, Iterator[Any]]) -> Iterator[Record]:
-    for n, text in enumerate(texts):
-        yield _next_record(n, text, given)
-
-
-async def _arecords(
-    texts: AsyncIterable[str], given: Mapping[str, Iterator[Any]]
-) -> AsyncIterator[Record]:
-    n = 0
-    async for text in texts:
-        yield _next_record(n, text, given)
-        n += 1
-
-
-_END = object()
-
-
-def _next_record(n: int, text: str, given: Mapping[str, Iterator[Any]]) -> Record:
-    columns: dict[str, Any] = {name: next(column, _END) for name, column in given.items()}
-    for name, value in columns.items():
-        if value is _END:
-            raise RecordError(f"{name}s ended before text number {n + 1}")
-    if columns.get("metadata", _END) is None:
-        del columns["metadata"]
-    if columns.get("id", _END) is None:
-        del columns["id"]
-    return Record(text=text, **columns)

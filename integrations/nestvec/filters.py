@@ -336,15 +336,13 @@ def _checked_value(key: str, value: object) -> Scalar:
     except RecordError as error:
         raise FilterError(str(error)) from None
     if isinstance(stored, (list, dict)):
-        raise FilterError(
-            f"key {key!r}: compare with one value, got {value!r}; use in_ for several"
-        )
+        raise FilterError(f"key {key!r}: compare with one value, not {value!r}; in_ takes several")
     return stored  # type: ignore[no-any-return]
 
 
 def _moment(value: date) -> datetime:
     if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
+        value = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
     try:
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         return aware.astimezone(timezone.utc)

@@ -13,17 +13,17 @@ from collections.abc import (
 )
 from functools import wraps
 from importlib import import_module
-from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .backends.base import Backend
-from .collection import Collection, EmbedderCall, Take, open_collection
+from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
 from .errors import ConfigError, MissingExtra
 from .filters import Filter, check_filter
 from .flow import Flow, arun, run
 from .funnel import check_count
 from .records import Record
+from .sources import Take, atake, take
 
 __all__ = ["AsyncStore", "Store", "aconnect", "connect"]
 
@@ -189,9 +189,7 @@ class Store(_Opened):
 
     def _send(self, request: Any) -> Any:
         if isinstance(request, Take):
-            if isinstance(request.items, AsyncIterator):
-                raise ConfigError("a Store cannot read an async iterable; use aconnect")
-            return list(islice(request.items, request.size))
+            return take(request)
         if isinstance(request, EmbedderCall):
             return getattr(self._collection.embedder, request.method)(*request.args)
         return self._collection.backend.send(request)
@@ -236,7 +234,7 @@ class AsyncStore(_Opened):
 
     async def _asend(self, request: Any) -> Any:
         if isinstance(request, Take):
-            return await _take(request)
+            return await atake(request)
         if isinstance(request, EmbedderCall):
             return await self._embed(request)
         return await self._collection.backend.asend(request)
@@ -247,15 +245,3 @@ class AsyncStore(_Opened):
         if native := getattr(embedder, f"a{request.method}", None):
             return await native(*request.args)
         return await asyncio.to_thread(getattr(embedder, request.method), *request.args)
-
-
-async def _take(request: Take) -> list[Any]:
-    if not isinstance(request.items, AsyncIterator):
-        return list(islice(request.items, request.size))
-    taken: list[Any] = []
-    while len(taken) < request.size:
-        try:
-            taken.append(await anext(request.items))
-        except StopAsyncIteration:
-            break
-    return taken

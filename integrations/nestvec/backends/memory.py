@@ -32,7 +32,7 @@ class MemoryBackend(Backend):
 
     precisions = tuple(PRECISIONS)
 
-    def __init__(self, rest: str, collection: str, options: MemoryOptions) -> None:
+    def __init__(self, rest: str, collection: str, _options: MemoryOptions) -> None:
         if rest:
             raise ConfigError(f"memory: takes no path, got 'memory:{rest}'")
         self.url, self.collection = "memory:", collection

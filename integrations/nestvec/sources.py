@@ -1,0 +1,95 @@
+"""What an ingest reads from: any iterable, also an async one, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from .errors import ConfigError, RecordError
+from .records import Record
+
+__all__ = ["Take", "atake", "iterator", "paired", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A request for the next `size` items of an iterator, or fewer at its end."""
+
+    items: Iterator[Any] | AsyncIterator[Any]
+    size: int
+
+
+def take(request: Take) -> list[Any]:
+    """Return the items that are asked for. Raises ConfigError on an async iterator."""
+    if isinstance(request.items, AsyncIterator):
+        raise ConfigError("a Store cannot read an async iterable; use aconnect")
+    return list(islice(request.items, request.size))
+
+
+async def atake(request: Take) -> list[Any]:
+    """Return the items that are asked for, of either kind of iterator."""
+    if not isinstance(request.items, AsyncIterator):
+        return take(request)
+    taken: list[Any] = []
+    while len(taken) < request.size:
+        try:
+            taken.append(await anext(request.items))
+        except StopAsyncIteration:
+            break
+    return taken
+
+
+def iterator(items: Any) -> Iterator[Any] | AsyncIterator[Any]:
+    """Return an iterator over records. Raises RecordError on what is not iterable."""
+    if isinstance(items, AsyncIterable):
+        return aiter(items)
+    try:
+        made: Iterator[Any] = iter(items)
+    except TypeError:
+        raise RecordError(f"expected an iterable of records, got {type(items)}") from None
+    return made
+
+
+def paired(texts: Any, metadatas: Any, ids: Any) -> Iterator[Record] | AsyncIterator[Record]:
+    """Return records of texts, metadatas and ids; sized ones must be equally long."""
+    if isinstance(texts, str):
+        raise RecordError("texts is a list of strings, got one string; write [text]")
+    for name, column in (("metadatas", metadatas), ("ids", ids)):
+        if isinstance(column, Sized) and isinstance(texts, Sized) and len(column) != len(texts):
+            raise RecordError(f"{name} has {len(column)} items for {len(texts)} texts")
+    columns = {"metadata": metadatas, "id": ids}
+    given = {name: iter(column) for name, column in columns.items() if column is not None}
+    if isinstance(texts, AsyncIterable):
+        return _arecords(texts, given)
+    return _records(texts, given)
+
+
+def _records(texts: Iterable[str], given: Mapping[str, Iterator[Any]]) -> Iterator[Record]:
+    for n, text in enumerate(texts):
+        yield _next_record(n, text, given)
+
+
+async def _arecords(
+    texts: AsyncIterable[str], given: Mapping[str, Iterator[Any]]
+) -> AsyncIterator[Record]:
+    n = 0
+    async for text in texts:
+        yield _next_record(n, text, given)
+        n += 1
+
+
+_END = object()
+
+
+def _next_record(n: int, text: str, given: Mapping[str, Iterator[Any]]) -> Record:
+    columns: dict[str, Any] = {name: next(column, _END) for name, column in given.items()}
+    for name, value in columns.items():
+        if value is _END:
+            raise RecordError(f"{name}s ended before text number {n + 1}")
+    if columns.get("metadata", _END) is None:
+        del columns["metadata"]
+    if columns.get("id", _END) is None:
+        del columns["id"]
+    return Record(text=text, **columns)
