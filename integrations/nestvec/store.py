@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
-from .errors import ConfigError, MissingExtra
+from .errors import ConfigError, FunnelError, MissingExtra
 from .filters import Filter, check_filter
 from .flow import Flow, arun, run
 from .funnel import check_count
@@ -114,7 +114,10 @@ def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
 
 
 def _size(batch_size: int) -> int:
-    return check_count("batch_size", batch_size, 1)
+    try:
+        return check_count("batch_size", batch_size, 1)
+    except FunnelError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _blocking(
