@@ -9,7 +9,7 @@ import pytest
 from .engines import ENGINES, Engine
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=list(ENGINES))
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

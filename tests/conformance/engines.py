@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
@@ -21,8 +23,10 @@ ENGINES: dict[str, Callable[[Path], str]] = {
     "edge": lambda path: f"edge:{path / 'edge'}",
 }
 
-#: Engines whose collections are gone when the store is closed.
-FLEETING = ("memory",)
+#: Marks a test for the engines that keep a collection after its store is closed.
+lasting = pytest.mark.parametrize(
+    "engine_name", [name for name in ENGINES if name != "memory"], indirect=True
+)
 
 
 class Awaited:
@@ -60,10 +64,6 @@ class Engine:
     url: str
     opened: list[Any] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-
-    @property
-    def fleeting(self) -> bool:
-        return self.name in FLEETING
 
     def connect(self, **settings: Any) -> Any:
         """Return an open store, or one that looks like it; closed after the test."""

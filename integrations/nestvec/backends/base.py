@@ -85,7 +85,12 @@ class Backend(ABC):
 
     @abstractmethod
     def load(self) -> Flow[Head | None]:
-        """Open the collection and return what it knows of itself, or None if there is none."""
+        """Return what the collection knows of itself, or None if there is none; change nothing."""
+
+    def ready(self, head: Head) -> Flow[None]:  # noqa: ARG002
+        """Go on opening, once what `load` returned was found to be what is asked for."""
+        return
+        yield
 
     @abstractmethod
     def create(self, head: Head) -> Flow[None]:

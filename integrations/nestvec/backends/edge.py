@@ -93,13 +93,15 @@ class EdgeBackend(Backend):
             )
 
     def load(self) -> Flow[Head | None]:
-        head: Head | None = yield Call("load")
-        if head is not None:
-            info = yield Call("info")
-            kept = len({vector_name(field) for field in head.nesting.fields})
-            self._pending = info.points_count - info.indexed_vectors_count // kept
-            self._per_record = head.nesting.dim * 4
+        head: Head | None = yield Call("read_head")
         return head
+
+    def ready(self, head: Head) -> Flow[None]:
+        yield Call("load")
+        info = yield Call("info")
+        kept = len({vector_name(field) for field in head.nesting.fields})
+        self._pending = info.points_count - info.indexed_vectors_count // kept
+        self._per_record = head.nesting.dim * 4
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
@@ -377,17 +379,18 @@ class _Driver:
             raise BackendError(f"edge:{self.path} is closed; connect again")
         return self.shard
 
-    def load(self) -> Head | None:
+    def read_head(self) -> Head | None:
         if not self.path.exists():
             return None
         self._acquire()
         try:
-            head = self._read_head()
-            self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+            return self._read_head()
         except BaseException:
             self.lock.release()
             raise
-        return head
+
+    def load(self) -> None:
+        self.shard = qe.EdgeShard.load(str(self.path / "shard"))
 
     def create(self, head: Head) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
