@@ -17,9 +17,10 @@ def main() -> int:
     try:
         from . import cli
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        package = str(error.name).partition(".")[0]
+        if package not in _EXTRA:
             raise
-        missing = str(MissingExtra(error.name, "cli"))
+        missing = str(MissingExtra(package, "cli"))
         as_json = json.dumps({"error": missing, "type": "MissingExtra"})
         sys.stderr.write((as_json if "--json" in sys.argv else f"error: {missing}") + "\n")
         return 2

@@ -13,12 +13,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from . import __version__, console, demo, passages, stdlib_docs
+from . import console, demo, passages, stdlib_docs
 from .errors import CollectionMissing, ConfigError, FilterError, NestvecError
 from .filters import And, F, Filter
 from .ingest import Added, ingest, passages_from
@@ -63,7 +64,7 @@ def _nestvec(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"nestvec {__version__}")
+        typer.echo(f"nestvec {metadata.version('nestvec')}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -208,7 +209,7 @@ def delete(
     if as_json:
         _print({"deleted": deleted})
     else:
-        console.say(f"deleted {deleted:,} documents")
+        console.say(f"deleted {_several(deleted, 'document')}")
 
 
 # Opening and storing
@@ -298,7 +299,8 @@ def _print_demo(store: Store, added: Added) -> None:
 
 
 def _program() -> str:
-    return "python -m nestvec" if Path(sys.argv[0]).name == "__main__.py" else "nestvec"
+    as_module = Path(sys.argv[0]) == Path(__file__).with_name("__main__.py")
+    return "python -m nestvec" if as_module else "nestvec"
 
 
 # What is printed
@@ -385,12 +387,10 @@ def _report(error: Exception, *, as_json: bool) -> None:
     sys.stderr.write((json.dumps(made) if as_json else f"error: {message}") + "\n")
 
 
-def _message(error: Any) -> str:
+def _message(error: Exception) -> str:
     """Return an error as one line."""
     if isinstance(error, _UsageError):
-        path = error.ctx.command_path if error.ctx else _program()
-        said = error.format_message().rstrip(".")
-        text = f"{said[:1].lower()}{said[1:]}; see {path} --help"
+        text = _usage(error)
     elif isinstance(error, CollectionMissing):
         text = f"{str(error).partition(';')[0]}; make it with: {_program()} add"
     elif isinstance(error, OSError) and not isinstance(error, NestvecError) and error.strerror:
@@ -399,3 +399,9 @@ def _message(error: Any) -> str:
     else:
         text = str(error)
     return console.one_line(text, 2_000)
+
+
+def _usage(error: Any) -> str:
+    said = error.format_message().rstrip(".")
+    path = error.ctx.command_path if error.ctx else _program()
+    return f"{said[:1].lower()}{said[1:]}; see {path} --help"

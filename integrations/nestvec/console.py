@@ -105,7 +105,7 @@ def trace_line(made: Trace) -> None:
         f"{stage.field} {stage.candidates_in:,} → {stage.candidates_out:,}" for stage in made.stages
     )
     say(
-        f"  funnel: {stages} in {made.milliseconds:.1f} ms; overlap with exact search "
+        f"  funnel {stages} in {made.milliseconds:.1f} ms, overlap with exact search "
         f"{made.overlap:.0%}",
         style="dim",
     )

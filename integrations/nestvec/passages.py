@@ -44,7 +44,10 @@ _SKIPPED = {"node_modules", "__pycache__"}
 # The splitter's time grows with the square of the text: 70 s for 3 MB, 1 s in blocks of this size.
 _BLOCK = 50_000
 
-_SPLITTERS = {False: TextSplitter(PASSAGE), True: MarkdownSplitter(PASSAGE)}
+_SPLITTERS: dict[bool, TextSplitter | MarkdownSplitter] = {
+    False: TextSplitter(PASSAGE),
+    True: MarkdownSplitter(PASSAGE),
+}
 
 _HEADING = re.compile(r"^ {0,3}(?:(```|~~~)|#{1,6}[ \t](.*)$)", re.MULTILINE)
 
@@ -105,7 +108,7 @@ def find(
             sources.append(Source("standard input", None, format, id))
         elif Path(name).is_dir():
             inside = list(_walk(Path(name)))
-            known = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
+            known = [path for path in inside if _known(path)]
             sources += [_file(path, root) for path in known]
             skipped += len(inside) - len(known)
         else:
@@ -132,6 +135,11 @@ def _walk(directory: Path) -> Iterator[Path]:
         yield from (Path(folder, file) for file in sorted(files))
 
 
+def _known(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
 def _refuse(error: OSError) -> NoReturn:
     raise error
 
@@ -140,7 +148,7 @@ def _file(path: Path, root: str | None) -> Source:
     path.stat()  # raises OSError, which names the path
     format = SUFFIXES.get(path.suffix.lower())
     if format is None:
-        raise ConfigError(f"{path}: cannot read such a file; known are {' '.join(SUFFIXES)}")
+        raise ConfigError(f"{path}: this kind of file is not read; known are {' '.join(SUFFIXES)}")
     resolved = path.resolve()
     try:
         id = (resolved if root is None else resolved.relative_to(Path(root).resolve())).as_posix()
@@ -204,7 +212,9 @@ def _decoded(data: bytes, where: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecordError(f"{where} is not UTF-8 at byte {error.start}; convert it") from None
+        raise RecordError(
+            f"{where} is not UTF-8 at byte {error.start}; save it as UTF-8, or leave it out"
+        ) from None
     if "\0" in text:
         raise RecordError(f"{where} is not a text: it has a NUL character; leave it out")
     return text
@@ -268,7 +278,7 @@ def _lines(source: Source, lines: Iterable[bytes]) -> Iterator[Document]:
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
-        given = json.loads(line, parse_constant=_no_constant)
+        given = json.loads(line.rstrip(), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise RecordError(f"{where}: not JSON at column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:

@@ -20,9 +20,10 @@ from .errors import NestvecError
 from .passages import Document, passage_id, split
 from .records import Record
 
-__all__ = ["KINDS", "documents", "sources"]
+__all__ = ["PREFIX", "documents", "sources"]
 
-KINDS = ("module", "class", "function", "method")
+#: What the ids begin with.
+PREFIX = "python:"
 
 #: Directories of tests, of other people's packages, and of what nobody imports (any more).
 _SKIPPED = {
@@ -81,7 +82,7 @@ def documents(paths: Iterable[Path]) -> Iterator[Document]:
 
 
 def _document(doc: _Doc) -> Document:
-    id = f"python:{doc.name}"
+    id = f"{PREFIX}{doc.name}"
     metadata = {"module": doc.module, "name": doc.name, "kind": doc.kind}
     passages = tuple(
         Record(passage_id(id, n), f"{doc.name}: {passage}", {**metadata, "passage": n})
