@@ -307,7 +307,7 @@ def _program() -> str:
 
 
 def _print(made: Any) -> None:
-    typer.echo(json.dumps(made))
+    typer.echo(json.dumps(made, default=str))  # an engine tells of itself what it likes
 
 
 # Conditions

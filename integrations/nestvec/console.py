@@ -134,9 +134,11 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error, where that is a terminal; yield what advances it."""
     console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda amount: None
+        return
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
-    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    with shown:
+    with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(label, total=total)
         yield lambda amount: shown.update(task, advance=amount)

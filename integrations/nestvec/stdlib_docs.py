@@ -99,6 +99,23 @@ def _in_source(module: str, path: Path) -> Iterator[_Doc]:
     if text := _docstring(tree):
         yield _Doc(module, module, "module", text)
     yield from _inside(tree, module, module)
+    if path.name == "__init__.py":
+        yield from _taken_in(tree, module, path.parent)
+
+
+def _taken_in(tree: ast.Module, module: str, folder: Path) -> Iterator[_Doc]:
+    """Yield the docstrings of what a package takes from its private modules, as pathlib does."""
+    for node in tree.body:
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        private = folder / f"{node.module.removeprefix(f'{module}.')}.py"
+        if not private.name.startswith("_") or not private.is_file():
+            continue
+        names = {alias.name for alias in node.names}
+        for doc in _inside(ast.parse(private.read_bytes()), module, module):
+            top = doc.name.removeprefix(f"{module}.").partition(".")[0]
+            if top in names or "*" in names:
+                yield doc
 
 
 def _inside(node: ast.Module | ast.ClassDef, module: str, name: str) -> Iterator[_Doc]:

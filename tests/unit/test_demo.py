@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,7 +53,13 @@ def test_python_and_c_are_both_there(documents: list[Document]) -> None:
     found = {document.id: document.passages[0] for document in documents}
     for kind, name in {**BY_KIND, "class": "int", "function": "math.sqrt"}.items():
         assert found[f"python:{name}"].metadata["kind"] == kind
-    for name in ("str.split", "os.listdir", "datetime.datetime.strptime", "itertools.chain"):
+    for name in (
+        "concurrent.futures.Future.result",
+        "str.split",
+        "os.listdir",
+        "datetime.datetime.strptime",
+        "itertools.chain",
+    ):
         assert f"python:{name}" in found
     modules = {record.metadata["module"] for record in found.values()}
     assert not modules & {"test", "idlelib", "distutils", "numpy", "nestvec"}
@@ -144,3 +151,12 @@ def test_the_whole_demo_answers_its_questions(tmp_path: Path, capsys: Captured) 
     assert all(answer["overlap"] >= 0.6 for answer in made["answers"])
     with nestvec.connect(url) as store:
         assert store.count(F("kind") == "function") > 1_000
+
+
+def test_the_first_steps_run(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "first_steps.py"
+    command = [sys.executable, "-W", "error", str(example), str(tmp_path)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "around the world: the arctic tern flies from pole to pole" in out
+    assert "['a cat sleeps two thirds of its life', 'bats find" in out
+    assert "d64: 12 in, 8 out\nfull: 8 in, 3 out\n" in out
