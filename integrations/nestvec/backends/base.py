@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -110,6 +109,15 @@ class Backend(ABC):
     ) -> Flow[list[Hit]]:
         """Return the hits of a plan, best first; `queries` has one unit vector per field."""
 
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        """Return the hits of each query; an engine that can asks for all of them at once."""
+        found = []
+        for queries in many:
+            found.append((yield from self.search(queries, plan, where)))
+        return found
+
     @abstractmethod
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
@@ -138,6 +146,11 @@ class Backend(ABC):
     def info(self) -> Flow[Mapping[str, Any]]:
         """Return what only this engine can tell of the collection."""
 
+    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
+        """Return the documents that lack fields, where others than nestvec can write."""
+        return {}
+        yield
+
     @abstractmethod
     def drop(self) -> Flow[None]:
         """Delete the collection, everything of it."""
@@ -148,7 +161,9 @@ class Backend(ABC):
 
     async def asend(self, request: Any) -> Any:
         """Perform one request without blocking the event loop."""
-        return await asyncio.to_thread(self.send, request)
+        from asyncio import to_thread  # slow to import, and a Store needs none of it
+
+        return await to_thread(self.send, request)
 
     @abstractmethod
     def close(self) -> None:
@@ -156,4 +171,6 @@ class Backend(ABC):
 
     async def aclose(self) -> None:
         """Let go of the engine without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        from asyncio import to_thread
+
+        await to_thread(self.close)

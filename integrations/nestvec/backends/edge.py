@@ -70,7 +70,8 @@ class EdgeBackend(Backend):
 
     precisions = ("float32", "float16", "int8", "binary")
 
-    def __init__(self, rest: str, collection: str, options: EdgeOptions) -> None:
+    def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
+        rest = url.removeprefix("edge:")
         if not rest:
             raise ConfigError("edge: needs a directory, as in 'edge:./papers'")
         if not _NAME.fullmatch(collection):
@@ -78,7 +79,7 @@ class EdgeBackend(Backend):
                 f"collection {collection!r} cannot be a directory's name; use up to 128 letters, "
                 "digits, '_', '-' and '.', not starting with '-' or '.'"
             )
-        self.url, self.collection = f"edge:{rest}", collection
+        self.url, self.collection = url, collection
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
         self._per_record = 1
@@ -116,7 +117,8 @@ class EdgeBackend(Backend):
             yield Call("note_drift")
         # What quantises the full vector has no numbers of its own.
         vectors = {name: m for name, m in batch.vectors.items() if not name.startswith("full_")}
-        rows = zip(*vectors.values(), strict=True)
+        # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
+        rows = zip(*(map(memoryview, matrix) for matrix in vectors.values()), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(vectors, row, strict=True)), made)
             for id, row, made in zip(batch.ids, rows, payloads, strict=True)
@@ -274,9 +276,9 @@ def prefetch(
     )
 
 
-def _nearest(vector: Any, name: str) -> qe.Query:
-    # The engine reads numpy arrays as they are, faster than lists; its type stubs do not say so.
-    return qe.Query.Nearest(vector, name)
+def _nearest(vector: Matrix, name: str) -> qe.Query:
+    # Any sequence of numbers will do, which the engine's type stubs do not say.
+    return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
 def vector_name(field: Field) -> str:
@@ -373,6 +375,10 @@ class _Driver:
             raise BackendError(f"edge:{self.root}: {error.strerror}: {error.filename}") from error
         except Exception as error:  # the engine raises plain Exception
             raise BackendError(f"edge:{self.path} refused {request.method}: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise BackendError(f"edge:{self.path} failed in {request.method}: {error}") from error
 
     def _open(self) -> qe.EdgeShard:
         if self.shard is None:
@@ -471,6 +477,7 @@ class _Driver:
         if shard is not None:
             shard.close()
         dropping = self.root / f".{self.path.name}.dropping"
+        shutil.rmtree(dropping, ignore_errors=True)  # what a kill left of an earlier drop
         self.path.rename(dropping)
         shutil.rmtree(dropping)
         self.lock.release()
