@@ -22,7 +22,7 @@ import typer
 from . import console, demo, passages, stdlib_docs
 from .errors import CollectionMissing, ConfigError, FilterError, NestvecError
 from .filters import And, F, Filter
-from .ingest import Added, ingest, passages_from
+from .ingest import BATCH, Added, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
 from .store import Store, connect
@@ -78,7 +78,9 @@ def _demo(
     Stores them in a collection, asks a handful of questions, and shows what each field of the
     vectors costs. Running it again updates the collection.
     """
-    with connect(url, collection=collection, dims=DIMS, embedder=EMBEDDER) as store:
+    with connect(
+        url, collection=collection, dims=DIMS, embedder=EMBEDDER, batch_size=BATCH
+    ) as store:
         demo.check_ours(store)
         documents = _docstrings()
         added = _ingest(store, documents, "documents", len(documents))
@@ -216,16 +218,17 @@ def delete(
 
 
 def _open_or_make(url: str, collection: str, dims: str | None, embedder: str | None) -> Store:
+    def opened(dims: str | None, embedder: str | None) -> Store:
+        return connect(url, collection=collection, dims=dims, embedder=embedder, batch_size=BATCH)
+
     try:
-        store = connect(url, collection=collection, embedder=embedder)
+        store = opened(None, embedder)
     except CollectionMissing:
-        dims, embedder = DIMS if dims is None else dims, embedder or EMBEDDER
-        return connect(url, collection=collection, dims=dims, embedder=embedder)
+        return opened(DIMS if dims is None else dims, embedder or EMBEDDER)
     if dims is None:
         return store
     store.close()
-    # Raises where the collection has others, showing both sides.
-    return connect(url, collection=collection, dims=dims, embedder=embedder)
+    return opened(dims, embedder)  # raises where the collection has others, showing both sides
 
 
 def _ingest(store: Store, documents: Iterable[Document], unit: str, total: int | None) -> Added:
