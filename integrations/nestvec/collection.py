@@ -226,8 +226,10 @@ class Collection:
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
         for query in queries:
-            many.append((yield from self._queries(query)))
-        found = yield from self.backend.search_many(many, steps, where) if many else ()
+            many.append((yield from self._queries(query)))  # noqa: PERF401
+        if not many:
+            return []
+        found = yield from self.backend.search_many(many, steps, where)
         return [_at_least(least, hits) for hits in found]
 
     def explain(

@@ -116,7 +116,7 @@ class Backend(ABC):
         """Return the hits of each query; an engine that can asks for all of them at once."""
         found = []
         for queries in many:
-            found.append((yield from self.search(queries, plan, where)))
+            found.append((yield from self.search(queries, plan, where)))  # noqa: PERF401
         return found
 
     @abstractmethod
