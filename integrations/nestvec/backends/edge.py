@@ -82,7 +82,7 @@ class EdgeOptions:
 class EdgeBackend(Backend):
     """A collection in a directory of its own, which one process at a time may open."""
 
-    precisions = ("float32", "float16", "int8", "binary")
+    precisions = ("float32", "float16", "int8", "turbo", "binary")
 
     def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
         rest = url.removeprefix("edge:")
@@ -320,6 +320,9 @@ def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
 def _quantisation(precision: str | None) -> Any:
     if precision == "int8":
         return qe.ScalarQuantizationConfig(qe.ScalarType.Int8, memory=qe.Memory.Pinned)
+    if precision == "turbo":
+        bits = qe.TurboQuantBitSize.Bits4
+        return qe.TurboQuantQuantizationConfig(bits=bits, memory=qe.Memory.Pinned)
     if precision == "binary":
         return qe.BinaryQuantizationConfig(memory=qe.Memory.Pinned)
     return None
