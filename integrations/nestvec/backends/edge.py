@@ -50,6 +50,7 @@ from .points import (
     payload,
     point_id,
     record,
+    stranger,
     vector_name,
     vectors,
 )
@@ -212,7 +213,12 @@ class EdgeBackend(Backend):
         }
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
-        return (yield from incomplete((vector.name for vector in self._vectors), self._read))
+        def scroll(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+            points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
+            return [(point.id, stranger(point.id, point.payload)) for point in points], after
+
+        names = [vector.name for vector in self._vectors]
+        return (yield from incomplete(names, ("id", "text"), scroll))
 
     def drop(self) -> Flow[None]:
         yield Call("drop")

@@ -34,6 +34,7 @@ __all__ = [
     "payload",
     "point_id",
     "record",
+    "stranger",
     "vector_name",
     "vectors",
 ]
@@ -88,6 +89,11 @@ def _drifts(value: Any) -> bool:
 def record(payload: Mapping[str, Any], vector: Any = None) -> Record:
     """Return the document that a payload holds."""
     return Record(payload["id"], payload["text"], _metadata(payload), vector)
+
+
+def stranger(id: Any, payload: Mapping[str, Any] | None) -> Record:
+    """Return what surely can be told of a point that others may have written: an id."""
+    return Record(str((payload or {}).get("id") or id))
 
 
 def hit(payload: Mapping[str, Any], score: float) -> Hit:
@@ -205,13 +211,19 @@ def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
             return {"should": [around.sure, {"has_id": ids}]}
 
 
-def incomplete(names: Iterable[str], scroll: Scroll) -> Flow[dict[str, tuple[str, ...]]]:
-    """Return the documents that lack one of the named vectors, by id, each with what it lacks."""
+def incomplete(
+    names: Iterable[str], keys: Iterable[str], scroll: Scroll
+) -> Flow[dict[str, tuple[str, ...]]]:
+    """Return the documents that lack one of the vectors or payload keys, each with what it lacks.
+
+    `scroll` must bear with points that others wrote: `stranger` does.
+    """
     lacking: dict[str, tuple[str, ...]] = {}
-    for name in names:
+    wanted: dict[str, Condition] = {key: {"is_empty": {"key": key}} for key in keys}
+    wanted |= {name: {"must_not": [{"has_vector": name}]} for name in names}
+    for name, condition in wanted.items():
         after = None
         while True:
-            condition = {"must_not": [{"has_vector": name}]}
             found, after = yield from scroll(condition, after)
             for _, document in found:
                 lacking[document.id] = (*lacking.get(document.id, ()), name)
