@@ -23,7 +23,7 @@ from nestvec import AsyncStore, Record, Store
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: "memory:",
     "edge": lambda path: f"edge:{path / 'edge'}",
-    "qdrant+local": lambda path: f"qdrant+local:{path / 'qdrant'}",
+    "qdrant+local": lambda _: "qdrant+local::memory:",
 }
 
 #: A Qdrant server, from --qdrant-url. Collections of the names below are deleted there.
@@ -44,9 +44,17 @@ def clear_server(url: str) -> None:
     client.close()
 
 
-#: Marks a test for the engines that keep a collection after its store is closed.
-lasting = pytest.mark.parametrize(
-    "engine_name", [name for name in ENGINES if name != "memory"], indirect=True
+#: The engines that keep a collection after its store is closed. Local mode in a directory commits
+#: point by point (3 ms each), so the other tests have it in memory.
+LASTING = {name: place for name, place in ENGINES.items() if name not in ("memory", "qdrant+local")}
+LASTING["qdrant+local:DIR"] = lambda path: f"qdrant+local:{path / 'qdrant'}"
+
+#: Marks a test for these engines.
+lasting = pytest.mark.parametrize("engine_name", list(LASTING), indirect=True)
+
+#: Marks a test for the engines that have TurboQuant.
+turbo = pytest.mark.parametrize(
+    "engine_name", [name for name in ENGINES if name != "postgres"], indirect=True
 )
 
 
