@@ -226,7 +226,7 @@ class Collection:
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
         for query in queries:
-            many.append((yield from self._queries(query)))  # noqa: PERF401
+            many.append((yield from self._queries(query)))
         if not many:
             return []
         found = yield from self.backend.search_many(many, steps, where)

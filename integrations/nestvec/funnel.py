@@ -17,6 +17,10 @@ __all__ = ["Funnel", "Plan", "Stage", "default_funnel", "plan"]
 _STAGE = re.compile(r"(?P<field>.+):(?P<limit>\d+)")
 
 
+#: No engine counts candidates in more than 32 bits.
+_MOST = 2**31 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step before the last: a field, and how many candidates leave it."""
@@ -25,8 +29,7 @@ class Stage:
     limit: int
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise FunnelError(f"stage {self.field!r}: limit must be at least 1, got {self.limit}")
+        check_count(f"stage {self.field!r}: limit", self.limit, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +98,21 @@ class Plan:
 def default_funnel(nesting: Nesting, k: int) -> Funnel:
     """Return the plan for a collection that was not tuned: generous, and blind.
 
-    The fewer bits a field keeps of the full vector, the more candidates it must let through
-    for the right ones to be among them. Middle stages are left out: on their own they are no
-    gain (docs/design.md).
+    One stage on the smallest field. For k = 10 it lets 200 candidates through for each time that
+    the full vector is longer than the field, 1,000 at most, twice as many where the field is
+    binary; for other k as the square root of k. Measured on 20,000 glosses: 64 of the 384 numbers
+    of all-MiniLM-L6-v2, which was not trained for prefixes, need 1,000 for a recall of 0.95.
     """
     first = nesting.fields[0]
-    kept = first.nbytes / Field(nesting.dim).nbytes
-    oversample = min(64.0, max(4.0, 2.5 / kept))
-    return Funnel((Stage(first.name, max(200, math.ceil(k * oversample))),))
+    times = nesting.dim / first.length * (2 if first.precision == "binary" else 1)
+    limit = math.ceil(min(100.0, 20 * times) * math.sqrt(10 * max(k, 10)))
+    return Funnel((Stage(first.name, min(_MOST, max(limit, 4 * k))),))
 
 
 def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0) -> Plan:
     """Return the plan of a query, or raise FunnelError where no engine could run it."""
     k, offset = check_count("k", k, 1), check_count("offset", offset, 0)
+    check_count("k + offset", k + offset, 1)
     if funnel is None:
         funnel = default_funnel(nesting, k + offset)
     elif isinstance(funnel, str):
@@ -141,4 +146,6 @@ def check_count(name: str, value: Any, least: int) -> int:
         raise FunnelError(f"{name} is a whole number, got {value!r}") from None
     if isinstance(value, bool) or number < least:
         raise FunnelError(f"{name} must be at least {least}, got {value}")
+    if number > _MOST:
+        raise FunnelError(f"{name} must be at most {_MOST}, got {value}")
     return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -263,4 +262,6 @@ class AsyncStore(_Opened):
         native: Callable[..., Awaitable[Any]] | None
         if native := getattr(embedder, f"a{request.method}", None):
             return await native(*request.args)
-        return await asyncio.to_thread(getattr(embedder, request.method), *request.args)
+        from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
+
+        return await to_thread(getattr(embedder, request.method), *request.args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -116,7 +115,7 @@ class Backend(ABC):
         """Return the hits of each query; an engine that can asks for all of them at once."""
         found = []
         for queries in many:
-            found.append((yield from self.search(queries, plan, where)))  # noqa: PERF401
+            found.append((yield from self.search(queries, plan, where)))
         return found
 
     @abstractmethod
@@ -162,7 +161,9 @@ class Backend(ABC):
 
     async def asend(self, request: Any) -> Any:
         """Perform one request without blocking the event loop."""
-        return await asyncio.to_thread(self.send, request)
+        from asyncio import to_thread  # slow to import, and a Store needs none of it
+
+        return await to_thread(self.send, request)
 
     @abstractmethod
     def close(self) -> None:
@@ -170,4 +171,6 @@ class Backend(ABC):
 
     async def aclose(self) -> None:
         """Let go of the engine without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        from asyncio import to_thread
+
+        await to_thread(self.close)

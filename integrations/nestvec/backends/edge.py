@@ -129,7 +129,8 @@ class EdgeBackend(Backend):
             yield Call("note_drift")
         # What quantises the full vector has no numbers of its own.
         names = [vector.name for vector in self._vectors]
-        rows = zip(*(batch.vectors[name] for name in names), strict=True)
+        # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
+        rows = zip(*(map(memoryview, batch.vectors[name]) for name in names), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
             for id, row, made in zip(batch.ids, rows, payloads, strict=True)
@@ -295,9 +296,9 @@ def _prefetch(queries: Mapping[str, Matrix]) -> Callable[..., qe.Prefetch]:
     return make
 
 
-def _nearest(vector: Any, name: str) -> qe.Query:
-    # The engine reads numpy arrays as they are, faster than lists; its type stubs do not say so.
-    return qe.Query.Nearest(vector, name)
+def _nearest(vector: Matrix, name: str) -> qe.Query:
+    # Any sequence of numbers will do, which the engine's type stubs do not say.
+    return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
 def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
@@ -388,6 +389,10 @@ class _Driver:
             raise BackendError(f"edge:{self.root}: {error.strerror}: {error.filename}") from error
         except Exception as error:  # the engine raises plain Exception
             raise BackendError(f"edge:{self.path} refused {request.method}: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise BackendError(f"edge:{self.path} failed in {request.method}: {error}") from error
 
     def _open(self) -> qe.EdgeShard:
         if self.shard is None:
@@ -486,6 +491,7 @@ class _Driver:
         if shard is not None:
             shard.close()
         dropping = self.root / f".{self.path.name}.dropping"
+        shutil.rmtree(dropping, ignore_errors=True)  # what a kill left of an earlier drop
         self.path.rename(dropping)
         shutil.rmtree(dropping)
         self.lock.release()
