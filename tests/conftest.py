@@ -1,9 +1,9 @@
 """Settings for every suite."""
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, settings
+
+from . import qdrant
 
 # Engines work on disk, so a slow example says nothing; every case is reproducible by its seed.
 settings.register_profile(
@@ -15,12 +15,10 @@ settings.load_profile("nestvec")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--qdrant-url",
-        help="run the conformance suite over this Qdrant server too; it is emptied of the suite's "
-        "collections, and QDRANT_API_KEY is its key",
+        help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
+        "tests make are deleted there",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Suites list their engines when they are imported, before any fixture could tell.
-    if url := config.getoption("--qdrant-url"):
-        os.environ["NESTVEC_QDRANT_URL"] = url
+    qdrant.url = config.getoption("--qdrant-url")
