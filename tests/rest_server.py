@@ -62,7 +62,7 @@ class RestServer(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.shard_keys: list[Any] = []
-        self.indexes: dict[str, Any] = {}
+        self.indexes: dict[str, models.PayloadIndexInfo] = {}
         #: Servers before 1.16 drop a collection's metadata unread.
         self.keeps_metadata = keeps_metadata
 
@@ -167,10 +167,11 @@ def index(server: RestServer, _name: str, body: models.CreateFieldIndex, _: Any)
     kind = body.field_schema
     assert isinstance(kind, (models.PayloadSchemaType, models.KeywordIndexParams))
     data_type = kind if isinstance(kind, models.PayloadSchemaType) else kind.type
-    server.indexes[body.field_name] = {
-        "data_type": data_type.value, "points": 0,
-        "params": kind.model_dump() if isinstance(kind, models.KeywordIndexParams) else None,
-    }  # fmt: skip
+    server.indexes[body.field_name] = models.PayloadIndexInfo(
+        data_type=models.PayloadSchemaType(data_type.value),
+        points=0,
+        params=kind if isinstance(kind, models.KeywordIndexParams) else None,
+    )
     return {"operation_id": 0, "status": "completed"}
 
 

@@ -18,13 +18,25 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, ClassVar
 
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.http import models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from ..errors import BackendError, NestvecError, Unavailable
 from ..flow import Flow, arun, run
 
-__all__ = ["Close", "Driver", "Pause", "Request", "Together", "Transient", "models", "retried"]
+__all__ = [
+    "Close",
+    "Driver",
+    "Pause",
+    "Request",
+    "Together",
+    "Transient",
+    "ValidationError",
+    "models",
+    "retried",
+]
 
 #: The first wait before another try, in seconds, and the longest, also where the server names it.
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0
