@@ -1,9 +1,24 @@
 """Settings for every suite."""
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from . import qdrant
 
 # Engines work on disk, so a slow example says nothing; every case is reproducible by its seed.
 settings.register_profile(
     "nestvec", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("nestvec")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--qdrant-url",
+        help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
+        "tests make are deleted there",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    qdrant.url = config.getoption("--qdrant-url")

@@ -17,16 +17,27 @@ import pytest
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
+from .. import qdrant
+
 #: name → what makes the URL of a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: "memory:",
     "edge": lambda path: f"edge:{path / 'edge'}",
+    "qdrant": lambda _: qdrant.place(),
+    "qdrant+local": lambda _: "qdrant+local::memory:",
 }
 
-#: Marks a test for the engines that keep a collection after its store is closed.
-lasting = pytest.mark.parametrize(
-    "engine_name", [name for name in ENGINES if name != "memory"], indirect=True
-)
+#: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
+#: says so when it no longer does.
+LACKS: dict[str, set[str]] = {}
+
+#: The engines that keep a collection after its store is closed. Local mode in a directory commits
+#: point by point (3 ms each), so the other tests have it in memory.
+LASTING = {name: place for name, place in ENGINES.items() if name not in ("memory", "qdrant+local")}
+LASTING["qdrant+local:DIR"] = lambda path: f"qdrant+local:{path / 'qdrant'}"
+
+#: Marks a test for these engines.
+lasting = pytest.mark.parametrize("engine_name", list(LASTING), indirect=True)
 
 
 class Awaited:
