@@ -29,7 +29,7 @@ def url() -> str:
 
 @pytest.fixture
 def client(url: str) -> Iterator[QdrantClient]:
-    client = QdrantClient(url=url, check_compatibility=False)
+    client = qdrant.admin()
     yield client
     client.close()
 
