@@ -367,7 +367,7 @@ class QdrantBackend(Backend):
             "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed_vectors": told.indexed_vectors_count,
+            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
