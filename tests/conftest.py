@@ -21,4 +21,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    qdrant.url = config.getoption("--qdrant-url")
+    if url := config.getoption("--qdrant-url"):
+        qdrant.use(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache
 
 from qdrant_client import QdrantClient
@@ -14,7 +14,27 @@ from .rest_server import running
 #: What --qdrant-url gave; QDRANT_API_KEY is its key. The collections below are deleted there.
 url: str | None = None
 
+#: What the server refuses by name.
+lacks: set[str] = set()
+
 COLLECTIONS = ("docs", "one", "two", "other")
+
+
+def use(given: str) -> None:
+    """Take a server, and learn what it lacks."""
+    global url  # noqa: PLW0603
+    url = given
+    with closing(admin()) as client:
+        major, minor = map(int, client.info().version.split(".")[:2])
+    if (major, minor) < (1, 18):
+        lacks.add("turbo")
+
+
+def admin() -> QdrantClient:
+    """Return a client beside nestvec."""
+    key = os.environ.get("QDRANT_API_KEY")
+    headers = {"api-key": key} if key else None
+    return QdrantClient(url=server(), headers=headers, check_compatibility=False, timeout=60)
 
 
 @cache
@@ -29,10 +49,7 @@ def server() -> str:
 
 def place() -> str:
     """Return the URL of a server that has none of the collections that tests make."""
-    key = os.environ.get("QDRANT_API_KEY")
-    headers = {"api-key": key} if key else None
-    client = QdrantClient(url=server(), headers=headers, check_compatibility=False, timeout=60)
-    for collection in COLLECTIONS:
-        client.delete_collection(collection)
-    client.close()
+    with closing(admin()) as client:
+        for collection in COLLECTIONS:
+            client.delete_collection(collection)
     return server()

@@ -29,7 +29,7 @@ def url() -> str:
 
 @pytest.fixture
 def client(url: str) -> Iterator[QdrantClient]:
-    client = QdrantClient(url=url, check_compatibility=False)
+    client = qdrant.admin()
     yield client
     client.close()
 
@@ -122,6 +122,7 @@ def test_what_others_made_is_only_read(url: str, client: QdrantClient) -> None:
         ({"full": "big"}, "no vector 'big'"),
         ({"8": "small", "full": "large"}, "'small' has 4 numbers, not 8"),
         ({"full": "dot"}, "'dot' compares by Dot, scores here are cosines"),
+        ({"full": "bytes"}, "'bytes' keeps whole numbers"),
         ({"4": "small"}, "no vector is named as 'full'"),
     ],
     ids=str,
@@ -130,7 +131,15 @@ def test_vectors_that_do_not_fit_show_both_sides(
     url: str, client: QdrantClient, vectors: dict[str, str], words: str
 ) -> None:
     dot = models.VectorParams(size=16, distance=models.Distance.DOT)
-    client.create_collection("docs", {"small": cosine(4), "large": cosine(16), "dot": dot})
+    client.create_collection(
+        "docs",
+        {
+            "small": cosine(4),
+            "large": cosine(16),
+            "dot": dot,
+            "bytes": cosine(16, datatype=models.Datatype.UINT8),
+        },
+    )
     with pytest.raises(CollectionMismatch, match=words) as caught:
         nestvec.connect(url, vectors=vectors)
     for side in ("'small' (4, Cosine)", "'dot' (16, Dot)", repr(vectors)):

@@ -204,8 +204,10 @@ def created(dims: Any, **options: Any) -> tuple[dict[str, Any], list[Request]]:
         config=models.CollectionConfig.model_construct(metadata={"nestvec": {}}), payload_schema={}
     )
     cluster = models.CollectionClusterInfo.model_construct(local_shards=[], remote_shards=[])
-    answers = {"get_collection": made, "collection_cluster_info": cluster}
+    version = models.VersionInfo(title="qdrant", version="1.18.2-dev")
+    answers = {"get_collection": made, "collection_cluster_info": cluster, "info": version}
     sent = asked(backend(**options).create(head), answers)
+    sent = [request for request in sent if request.method != "info"]
     assert sent[0].method == "create_collection"
     arguments = dict(sent[0].arguments)
     body = models.CreateCollection(
@@ -241,6 +243,12 @@ def test_the_full_vector_is_quantised_in_place() -> None:
     assert made.quantization_config.turbo.bits == models.TurboQuantBitSize.BITS4
     assert made.datatype == models.Datatype.FLOAT32
     assert made.hnsw_config.m is None  # the server's own
+
+
+def test_turbo_needs_a_server_that_has_it() -> None:
+    old = models.VersionInfo(title="qdrant", version="1.17.1")
+    with pytest.raises(nestvec.NestingError, match=r"Qdrant 1.17.1; 'turbo' needs 1.18"):
+        asked(backend().create(Head(Nesting.of(("full:turbo",), 8))), {"info": old})
 
 
 def test_a_cluster_is_an_option() -> None:

@@ -8,6 +8,7 @@ server.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import random
 import time
@@ -250,6 +251,12 @@ class _Local:
                 ) from error
             return cls.opened.setdefault(path, made)
 
+    @classmethod
+    def close_all(cls) -> None:
+        """Close what was left open when the process ends, before Python is half gone."""
+        for shared in cls.opened.values():
+            shared.client.close()
+
     def release(self) -> None:
         with self.guard:
             self.users -= 1
@@ -264,6 +271,9 @@ class _Local:
                 return getattr(self.client, method)(**_without_advice(arguments))
 
         return called
+
+
+atexit.register(_Local.close_all)
 
 
 def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:
