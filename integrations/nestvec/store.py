@@ -34,6 +34,14 @@ T = TypeVar("T")
 ENGINES = {
     "memory": ("memory", "MemoryBackend", "MemoryOptions", ""),
     "edge": ("edge", "EdgeBackend", "EdgeOptions", ""),
+    "postgresql": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
+    "postgres": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
+    "postgresql+embedded": (
+        "postgres_embedded",
+        "EmbeddedPostgresBackend",
+        "PostgresOptions",
+        "postgres-embedded",
+    ),
 }
 
 
