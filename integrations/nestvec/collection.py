@@ -68,6 +68,7 @@ def open_collection(
         try:
             model = embedder(head.embedder)
             _check_same(backend, head, dims, model, dim)
+            yield from backend.ready(head)
         except BaseException:
             backend.close()
             raise

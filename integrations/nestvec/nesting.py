@@ -237,7 +237,7 @@ def _prefix(unit: Matrix, length: int, names: Sequence[str]) -> Matrix:
     if not norms.all():
         bad = int(np.flatnonzero(norms == 0)[0])
         raise NestingError(
-            f"{names[bad]}: the first {length} numbers of the vector are all zero, "
+            f"{names[bad]}: the first {length} numbers of the vector are zero beside the rest, "
             "so that prefix has no direction"
         )
     return np.asarray(cut / norms[:, None], dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -48,7 +48,7 @@ def iterator(items: Any) -> Iterator[Any] | AsyncIterator[Any]:
     try:
         made: Iterator[Any] = iter(items)
     except TypeError:
-        raise RecordError(f"expected an iterable of records, got {type(items)}") from None
+        raise RecordError(f"expected an iterable, got {type(items)}") from None
     return made
 
 
@@ -61,18 +61,17 @@ def paired(texts: Any, metadatas: Any, ids: Any) -> Iterator[Record] | AsyncIter
             raise RecordError(f"{name} has {len(column)} items for {len(texts)} texts")
     columns = {"metadata": metadatas, "id": ids}
     given = {name: iter(column) for name, column in columns.items() if column is not None}
-    if isinstance(texts, AsyncIterable):
-        return _arecords(texts, given)
-    return _records(texts, given)
+    items = iterator(texts)
+    return _arecords(items, given) if isinstance(items, AsyncIterator) else _records(items, given)
 
 
-def _records(texts: Iterable[str], given: Mapping[str, Iterator[Any]]) -> Iterator[Record]:
+def _records(texts: Iterator[str], given: Mapping[str, Iterator[Any]]) -> Iterator[Record]:
     for n, text in enumerate(texts):
         yield _next_record(n, text, given)
 
 
 async def _arecords(
-    texts: AsyncIterable[str], given: Mapping[str, Iterator[Any]]
+    texts: AsyncIterator[str], given: Mapping[str, Iterator[Any]]
 ) -> AsyncIterator[Record]:
     n = 0
     async for text in texts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -18,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
-from .errors import ConfigError, MissingExtra
+from .errors import ConfigError, FunnelError, MissingExtra
 from .filters import Filter, check_filter
 from .flow import Flow, arun, run
 from .funnel import check_count
@@ -122,7 +121,10 @@ def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
 
 
 def _size(batch_size: int) -> int:
-    return check_count("batch_size", batch_size, 1)
+    try:
+        return check_count("batch_size", batch_size, 1)
+    except FunnelError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _blocking(
@@ -252,4 +254,6 @@ class AsyncStore(_Opened):
         native: Callable[..., Awaitable[Any]] | None
         if native := getattr(embedder, f"a{request.method}", None):
             return await native(*request.args)
-        return await asyncio.to_thread(getattr(embedder, request.method), *request.args)
+        from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
+
+        return await to_thread(getattr(embedder, request.method), *request.args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -85,7 +84,12 @@ class Backend(ABC):
 
     @abstractmethod
     def load(self) -> Flow[Head | None]:
-        """Open the collection and return what it knows of itself, or None if there is none."""
+        """Return what the collection knows of itself, or None if there is none; change nothing."""
+
+    def ready(self, head: Head) -> Flow[None]:  # noqa: ARG002
+        """Go on opening, once what `load` returned was found to be what is asked for."""
+        return
+        yield
 
     @abstractmethod
     def create(self, head: Head) -> Flow[None]:
@@ -143,7 +147,9 @@ class Backend(ABC):
 
     async def asend(self, request: Any) -> Any:
         """Perform one request without blocking the event loop."""
-        return await asyncio.to_thread(self.send, request)
+        from asyncio import to_thread  # slow to import, and a Store needs none of it
+
+        return await to_thread(self.send, request)
 
     @abstractmethod
     def close(self) -> None:
@@ -151,4 +157,6 @@ class Backend(ABC):
 
     async def aclose(self) -> None:
         """Let go of the engine without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        from asyncio import to_thread
+
+        await to_thread(self.close)

@@ -93,13 +93,15 @@ class EdgeBackend(Backend):
             )
 
     def load(self) -> Flow[Head | None]:
-        head: Head | None = yield Call("load")
-        if head is not None:
-            info = yield Call("info")
-            kept = len({vector_name(field) for field in head.nesting.fields})
-            self._pending = info.points_count - info.indexed_vectors_count // kept
-            self._per_record = head.nesting.dim * 4
+        head: Head | None = yield Call("read_head")
         return head
+
+    def ready(self, head: Head) -> Flow[None]:
+        yield Call("load")
+        info = yield Call("info")
+        kept = len({vector_name(field) for field in head.nesting.fields})
+        self._pending = info.points_count - info.indexed_vectors_count // kept
+        self._per_record = head.nesting.dim * 4
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
@@ -114,7 +116,8 @@ class EdgeBackend(Backend):
             yield Call("note_drift")
         # What quantises the full vector has no numbers of its own.
         vectors = {name: m for name, m in batch.vectors.items() if not name.startswith("full_")}
-        rows = zip(*vectors.values(), strict=True)
+        # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
+        rows = zip(*(map(memoryview, matrix) for matrix in vectors.values()), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(vectors, row, strict=True)), made)
             for id, row, made in zip(batch.ids, rows, payloads, strict=True)
@@ -272,9 +275,9 @@ def prefetch(
     )
 
 
-def _nearest(vector: Any, name: str) -> qe.Query:
-    # The engine reads numpy arrays as they are, faster than lists; its type stubs do not say so.
-    return qe.Query.Nearest(vector, name)
+def _nearest(vector: Matrix, name: str) -> qe.Query:
+    # Any sequence of numbers will do, which the engine's type stubs do not say.
+    return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
 def vector_name(field: Field) -> str:
@@ -377,17 +380,18 @@ class _Driver:
             raise BackendError(f"edge:{self.path} is closed; connect again")
         return self.shard
 
-    def load(self) -> Head | None:
+    def read_head(self) -> Head | None:
         if not self.path.exists():
             return None
         self._acquire()
         try:
-            head = self._read_head()
-            self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+            return self._read_head()
         except BaseException:
             self.lock.release()
             raise
-        return head
+
+    def load(self) -> None:
+        self.shard = qe.EdgeShard.load(str(self.path / "shard"))
 
     def create(self, head: Head) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,48 @@
+# Both commands do all of their own set-up, in .venv, and do it again only when it changes.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   the main job: real texts into a real engine, real questions, two stages"
+	@echo "make test   the tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
+
+demo: .venv/demo
+	$(BIN)/nestvec demo
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/demo
+	$(BIN)/python benchmarks/edge.py
+
+# pip 25.1 is the first that knows dependency groups.
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/demo: .venv/pip pyproject.toml
+	$(PIP) --editable '.[cli]'
+	@touch $@
+
+.venv/test: .venv/pip pyproject.toml
+	$(PIP) --editable '.[all]' --group test
+	@touch $@
+
+.venv/lint: .venv/test
+	$(PIP) --group lint
+	@touch $@
+
+clean:
+	rm -rf .venv nestvec-demo

@@ -1,0 +1,34 @@
+"""Fixtures of the conformance suite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .engines import ENGINES, Engine
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def engine(engine_name: str, colour: str, tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(engine_name, colour, ENGINES[engine_name](tmp_path))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def store(engine: Engine) -> Any:
+    """An empty collection of 8 numbers with the prefixes 2 and 4."""
+    return engine.connect(dims=(2, 4), dim=8)

@@ -1,0 +1,250 @@
+"""What goes wrong around an Edge collection: kills, other processes, files that are not ours."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nestvec
+from nestvec import (
+    BackendError,
+    CollectionDamaged,
+    CollectionMismatch,
+    F,
+    NestvecError,
+    Unavailable,
+)
+
+from ..vectors import HashEmbedder, nested_vectors, records
+from .ingest_child import DIM
+
+ROOT = Path(__file__).parents[2]
+KILLS = 24
+
+
+def python(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, **settings,
+    )  # fmt: skip
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """Return what every file holds, but for locks."""
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in directory.rglob("*")
+        if file.is_file() and file.suffix != ".lock"
+    }
+
+
+def ingest_until_killed(directory: Path, seed: int, seconds: float) -> list[str]:
+    """Return the ids that `add_records` had returned when the process was killed."""
+    child = python("-m", "tests.faults.ingest_child", str(directory), str(seed))
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline() == "open\n", child.stderr.read()
+    time.sleep(seconds)
+    child.kill()
+    printed, errors = child.communicate()
+    assert errors == ""
+    whole_lines = printed[: printed.rfind("\n") + 1]
+    return whole_lines.split()
+
+
+def test_a_kill_in_the_middle_of_add_loses_nothing_that_was_returned(tmp_path: Path) -> None:
+    """SIGKILL at random moments; all of them hit the same collection, one after another."""
+    seed = random.randrange(10**6)
+    moments = random.Random(seed)
+    returned: set[str] = set()
+    for kill in range(KILLS):
+        returned.update(ingest_until_killed(tmp_path, kill, moments.uniform(0, 0.6)))
+        with nestvec.connect(f"edge:{tmp_path}") as store:
+            seen = {}
+            for record in store.scan(vectors=True):
+                assert record.text == f"text {record.metadata['n']}"
+                assert np.linalg.norm(record.vector) == pytest.approx(1, abs=1e-5)
+                seen[record.id] = record.vector
+            assert returned <= seen.keys(), f"seed {seed}, kill {kill}"
+            assert store.count() == len(seen)
+            assert fields_of(store) == {"d8", "d16_int8", "full"}, f"seed {seed}, kill {kill}"
+            if seen:
+                id, vector = next(iter(seen.items()))
+                hits = store.search(vector, k=1, where=F("n") == int(id[2:]))
+                assert [hit.id for hit in hits] == [id]
+    assert len(returned) > 1_000
+
+
+def fields_of(store: nestvec.Store) -> set[str]:
+    """Return the fields that every point of the shard has, looking past nestvec."""
+    import qdrant_edge as qe
+
+    shard = store._collection.backend._driver.shard  # type: ignore[attr-defined]
+    total = shard.count(qe.CountRequest(True))
+    names = store._collection.nesting.names
+    return {
+        name
+        for name in names
+        if shard.count(qe.CountRequest(True, qe.Filter(must=[qe.HasVectorCondition(name)])))
+        == total
+    }
+
+
+def test_a_kill_while_a_collection_is_made_leaves_none_or_all(tmp_path: Path) -> None:
+    script = (
+        "import nestvec, sys; print(1, flush=True); nestvec.connect(sys.argv[1], dims=(8,), dim=64)"
+    )
+    for pause in np.linspace(0, 0.12, 12):
+        child = python("-c", script, f"edge:{tmp_path}")
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(pause)
+        child.kill()
+        child.communicate()
+        with nestvec.connect(f"edge:{tmp_path}", dims=(8,), dim=DIM) as store:
+            assert store.count() == 0
+        shutil.rmtree(tmp_path / "docs")
+
+
+def filled(path: Path, **settings: Any) -> nestvec.Store:
+    store = nestvec.connect(f"edge:{path}", **{"dims": (2, 4), "dim": 8, **settings})
+    store.add_records(records(nested_vectors(20, 8)))
+    return store
+
+
+def test_a_second_process_is_told_who_has_the_collection(tmp_path: Path) -> None:
+    with filled(tmp_path) as store:
+        script = f"import nestvec; nestvec.connect('edge:{tmp_path}')"
+        _, errors = python("-c", script).communicate()
+        assert "Unavailable" in errors.splitlines()[-1]
+        assert "is open in another process or store" in errors
+        with pytest.raises(Unavailable, match="is open in another process or store"):
+            nestvec.connect(f"edge:{tmp_path}")
+        assert store.count() == 20
+    with nestvec.connect(f"edge:{tmp_path}") as again:
+        assert again.count() == 20
+
+
+def obey_permissions() -> None:
+    """Take from a child that runs as root the right to write what is read-only."""
+    drop_from_bounding_set, override, read_search = 24, 1, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (override, read_search):
+        if os.geteuid() == 0 and libc.prctl(drop_from_bounding_set, capability, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="permissions as on Linux")
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    before = snapshot(tmp_path)
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*"))]
+    for path in folders:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        for script in (
+            f"nestvec.connect('edge:{tmp_path}')",
+            f"nestvec.connect('edge:{tmp_path}', collection='new', dims=(2,), dim=8)",
+            f"nestvec.connect('edge:{tmp_path}/deeper', dims=(2,), dim=8)",
+        ):
+            child = python("-c", f"import nestvec; {script}", preexec_fn=obey_permissions)
+            _, errors = child.communicate()
+            last = errors.splitlines()[-1]
+            assert last.startswith("nestvec.errors.BackendError: edge:"), errors
+            assert "Permission denied" in last
+    finally:
+        for path in folders:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is not what nestvec wrote there"),
+        ('{"nestvec": 1, "dim": 8, "di', "is not what nestvec wrote there"),
+        ('{"some": "other tool"}', "is not what nestvec wrote there"),
+        ("[]", "is not what nestvec wrote there"),
+        ("\xff\x00binary", "is not what nestvec wrote there"),
+        ('{"nestvec": 1, "dim": 8, "dims": [9], "embedder": null}', "is not what nestvec wrote"),
+        ('{"nestvec": 99, "dim": 8, "dims": ["2"], "embedder": null}', "format 99.*upgrade"),
+    ],
+    ids=["empty", "truncated", "foreign", "list", "binary", "impossible", "newer"],
+)
+def test_a_manifest_that_is_not_ours(tmp_path: Path, text: str, words: str) -> None:
+    filled(tmp_path).close()
+    manifest = tmp_path / "docs" / "nestvec.json"
+    good = manifest.read_text()
+    manifest.write_text(text, encoding="latin-1")
+    before = snapshot(tmp_path)
+    asked: list[dict[str, Any]] = [{}, {"dims": (2, 4), "dim": 8}]
+    for settings in asked:
+        with pytest.raises(CollectionDamaged, match=words):
+            nestvec.connect(f"edge:{tmp_path}", **settings)
+    assert snapshot(tmp_path) == before
+    manifest.write_text(good)
+    with nestvec.connect(f"edge:{tmp_path}") as store:
+        assert store.count() == 20
+
+
+def test_a_directory_that_is_something_else(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    before = snapshot(tmp_path)
+    with pytest.raises(CollectionDamaged, match="is not a nestvec collection"):
+        nestvec.connect(f"edge:{tmp_path}", dims=(2,), dim=8)
+    with pytest.raises(BackendError, match=r"file"):
+        nestvec.connect(f"edge:{tmp_path}/file", dims=(2,), dim=8)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_shard_that_is_damaged(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    (tmp_path / "docs" / "shard" / "edge_config.json").write_text("{")
+    before = snapshot(tmp_path)
+    with pytest.raises(NestvecError, match=r"refused load"):
+        nestvec.connect(f"edge:{tmp_path}")
+    assert snapshot(tmp_path) == before
+    shutil.rmtree(tmp_path / "docs" / "shard")
+    with pytest.raises(CollectionDamaged, match=r"no nestvec\.json with a shard beside it"):
+        nestvec.connect(f"edge:{tmp_path}", dims=(2, 4), dim=8)
+
+
+def test_another_model_or_other_dims_change_nothing(tmp_path: Path) -> None:
+    store = nestvec.connect(f"edge:{tmp_path}", dims=(2, 4), embedder=HashEmbedder())
+    store.add(["one", "two"], ids=["a", "b"])
+    store.close()
+    before = snapshot(tmp_path)
+    wrong: list[dict[str, Any]] = [
+        {"embedder": HashEmbedder(name="other")}, {"dims": (4,)}, {"dim": 9},
+    ]  # fmt: skip
+    for settings in wrong:
+        with pytest.raises(CollectionMismatch):
+            nestvec.connect(f"edge:{tmp_path}", **settings)
+    assert snapshot(tmp_path) == before
+    with nestvec.connect(f"edge:{tmp_path}") as again:
+        assert again.count() == 2
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\\b", "-x", "a\0", "x" * 129])
+def test_a_collection_name_that_cannot_be_a_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(nestvec.ConfigError, match="cannot be a directory's name"):
+        nestvec.connect(f"edge:{tmp_path}", collection=name, dims=(2,), dim=8)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("url", ["", "edge", "edge:", "nosuch:x", "memory:x", "EDGE:./x"])
+def test_a_url_that_no_engine_understands(url: str) -> None:
+    with pytest.raises(nestvec.ConfigError):
+        nestvec.connect(url, dims=(2,), dim=8)
