@@ -1,9 +1,24 @@
 """Settings for every suite."""
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from . import postgres
 
 # Engines work on disk, so a slow example says nothing; every case is reproducible by its seed.
 settings.register_profile(
     "nestvec", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("nestvec")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    postgres.dsn = config.getoption("--pg-dsn")
+
+
+def pytest_unconfigure() -> None:
+    postgres.clean()

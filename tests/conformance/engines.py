@@ -17,10 +17,13 @@ import pytest
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
+from .. import postgres
+
 #: name → what makes the URL of a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: "memory:",
     "edge": lambda path: f"edge:{path / 'edge'}",
+    "postgres": lambda _: postgres.place(),
 }
 
 #: Marks a test for the engines that keep a collection after its store is closed.

@@ -103,7 +103,7 @@ class Backend(ABC):
     def settle(self) -> Flow[None]:
         """Index what was written, where the engine does not do so by itself."""
 
-    def create_index(self, field: Field) -> Flow[None]:
+    def create_index(self, _field: Field) -> Flow[None]:
         """Index a field now; an engine that has its index by other means does nothing."""
         return
         yield

@@ -133,7 +133,7 @@ class EdgeBackend(Backend):
         if self._pending * 10 >= info.points_count:
             yield from self._optimize()
 
-    def create_index(self, field: Field) -> Flow[None]:
+    def create_index(self, _field: Field) -> Flow[None]:
         """Build the graph, whichever field is meant: it is on the first one only."""
         yield from self._optimize()
 

@@ -90,24 +90,24 @@ class PostgresBackend(Backend):
 
     precisions = ("float32", "float16", "binary")
 
-    def __init__(self, rest: str, collection: str, options: PostgresOptions) -> None:
-        target = Target(f"postgresql:{rest}")
-        self._open(target.conninfo, target.shown, target.schema, collection, options)
+    def __init__(self, url: str, collection: str, options: PostgresOptions) -> None:
+        target = Target(url)
+        self._prepare(target, target.shown, collection, options)
 
-    def _open(
-        self, conninfo: str, shown: str, schema: str, collection: str, options: PostgresOptions
+    def _prepare(
+        self, target: Target, shown: str, collection: str, options: PostgresOptions
     ) -> None:
         _check_name("collection", collection)
-        _check_name("schema", schema)
+        _check_name("schema", target.schema)
         if collection == HEADS:
             raise ConfigError(f"{HEADS} is where collections are recorded; choose another name")
-        self.url, self.collection, self._schema = shown, collection, schema
+        self.url, self.collection, self._schema = shown, collection, target.schema
         self._options = options
         self._driver = Driver(
-            conninfo, shown, size=options.pool_size, timeout=options.timeout,
+            target.conninfo, shown, size=options.pool_size, timeout=options.timeout,
             prepare=not options.pgbouncer,
         )  # fmt: skip
-        self._heads = Heads(schema)
+        self._heads = Heads(target.schema)
         self._held: Table | None = None
         #: Whether ids were new so far, so that rows can go straight into the table.
         self._straight = False
@@ -118,7 +118,9 @@ class PostgresBackend(Backend):
     @property
     def _table(self) -> Table:
         if self._held is None:
-            raise BackendError(f"collection {self.collection!r} of {self.url} is not open")
+            raise BackendError(
+                f"collection {self.collection!r} of {self.url} is closed; connect again"
+            )
         return self._held
 
     def check(self, nesting: Nesting) -> None:

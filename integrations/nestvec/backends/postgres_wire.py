@@ -48,8 +48,9 @@ def unescape(text: str) -> str:
 _WRITTEN = re.compile(r"\\(?:u000([01])|.)")
 _STORED = re.compile(r"\\(?:u0001\\u000([12])|.)")
 
-#: In JSON text, a string, or a float that is written with a positive exponent.
-_LARGE = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
+#: In JSON text, a string, or a float that a decimal does not keep: a large one, or minus zero.
+_ODD = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+|-0\.0(?![0-9e])')
+_MINUS_ZERO = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![0-9.])0\.00(?![0-9])')
 
 
 def dumps(value: Any) -> str:
@@ -57,15 +58,19 @@ def dumps(value: Any) -> str:
     text = json.dumps(value)
     if "\\u000" in text:
         text = _WRITTEN.sub(_escaped, text)
-    if "e+" in text:
-        text = _LARGE.sub(_spelled_out, text)
+    if "e+" in text or "-0.0" in text:
+        text = _ODD.sub(_spelled_out, text)
     return text
 
 
 def loads(stored: str | bytes) -> Any:
     """Return the metadata of a stored JSON text."""
     text = stored.decode() if isinstance(stored, bytes) else stored
-    return json.loads(_STORED.sub(_unescaped, text) if "\\u0001" in text else text)
+    if "\\u0001" in text:
+        text = _STORED.sub(_unescaped, text)
+    if "0.00" in text:
+        text = _MINUS_ZERO.sub(_signed, text)
+    return json.loads(text)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -77,8 +82,17 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _spelled_out(match: re.Match[str]) -> str:
-    """Return a large float with all of its digits: jsonb would give 1e300 back as an integer."""
-    return match[0] if match[0].startswith('"') else f"{int(float(match[0]))}.0"
+    """Return a float as a decimal that is told from others and compares alike.
+
+    jsonb would give 1e300 back as an integer, and minus zero as zero; two decimals it does keep.
+    """
+    if match[0].startswith('"'):
+        return match[0]
+    return "0.00" if match[0] == "-0.0" else f"{int(float(match[0]))}.0"
+
+
+def _signed(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else "-0.0"
 
 
 def query_bytes(vector: Matrix, field: Field) -> Raw:
