@@ -65,13 +65,9 @@ def open_collection(
         backend.check(head.nesting)
         yield from backend.create(head)
     else:
-        try:
-            model = embedder(head.embedder)
-            _check_same(backend, head, dims, model, dim)
-            yield from backend.ready(head)
-        except BaseException:
-            backend.close()
-            raise
+        model = embedder(head.embedder)
+        _check_same(backend, head, dims, model, dim)
+        yield from backend.ready(head)
     return Collection(backend, head, model, batch_size)
 
 
@@ -159,7 +155,7 @@ class Collection:
                 if len(taken) < self.batch_size:
                     break
         except NestvecError as error:
-            error.stored = tuple(stored)
+            error.stored = (*stored, *error.stored)
             raise
         if stored:
             yield from self.backend.settle()
@@ -219,7 +215,29 @@ class Collection:
         where = check_filter(where)
         queries = yield from self._queries(query)
         hits = yield from self.backend.search(queries, steps, where)
-        return [hit for hit in map(_in_range, hits) if least is None or hit.score >= least]
+        return _at_least(least, hits)
+
+    def search_many(
+        self,
+        queries: Iterable[Any],
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        funnel: Funnel | str | None = None,
+        min_score: float | None = None,
+        offset: int = 0,
+    ) -> Flow[list[list[Hit]]]:
+        """Return the hits of each query, as `search` does, asking the engine only once."""
+        steps = plan(funnel, self.nesting, k, offset)
+        least = _checked_score(min_score)
+        where = check_filter(where)
+        if isinstance(queries, str):
+            raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
+        many = []
+        for query in queries:
+            many.append((yield from self._queries(query)))
+        found = yield from self.backend.search_many(many, steps, where) if many else ()
+        return [_at_least(least, hits) for hits in found]
 
     def explain(
         self,
@@ -273,6 +291,14 @@ class Collection:
     ) -> Flow[tuple[list[Record], Any]]:
         """Return some documents and where to go on, None at the end."""
         return (yield from self.backend.page(where, after, self.batch_size, vectors))
+
+    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
+        """Return the documents that lack fields, by id, each with the fields that it lacks.
+
+        Others may have written them: what nestvec writes has all of its fields. A search through
+        a field does not see them; adding them again, or deleting them, mends that.
+        """
+        return (yield from self.backend.verify())
 
     def info(self) -> Flow[Info]:
         """Return what the collection knows of itself, and its size."""
@@ -367,6 +393,10 @@ def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:
     started = time.perf_counter()
     result = yield from flow
     return result, (time.perf_counter() - started) * 1000
+
+
+def _at_least(least: float | None, hits: Iterable[Hit]) -> list[Hit]:
+    return [hit for hit in map(_in_range, hits) if least is None or hit.score >= least]
 
 
 def _in_range(hit: Hit) -> Hit:

@@ -69,7 +69,11 @@ def connect(
     """
     backend = _backend(url, collection, options)
     flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
-    return Store(run(flow, backend.send))
+    try:
+        return Store(run(flow, backend.send))
+    except BaseException:
+        backend.close()
+        raise
 
 
 async def aconnect(
@@ -85,11 +89,15 @@ async def aconnect(
     """Open a collection for asyncio; everything is as in `connect`."""
     backend = _backend(url, collection, options)
     flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
-    return AsyncStore(await arun(flow, backend.asend))
+    try:
+        return AsyncStore(await arun(flow, backend.asend))
+    except BaseException:
+        await backend.aclose()
+        raise
 
 
 def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
-    scheme, colon, rest = url.partition(":")
+    scheme, colon, _ = url.partition(":")
     if scheme not in ENGINES or not colon:
         known = ", ".join(f"{name}:" for name in ENGINES)
         raise ConfigError(f"unknown URL scheme {scheme!r}; known are {known}")
@@ -105,7 +113,7 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
     except TypeError as error:
         known = ", ".join(getattr(module, settings).__dataclass_fields__) or "none"
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
-    made: Backend = getattr(module, backend)(rest, collection, chosen)
+    made: Backend = getattr(module, backend)(url, collection, chosen)
     return made
 
 
@@ -168,12 +176,14 @@ class Store(_Opened):
     add = _blocking(Collection.add)
     add_records = _blocking(Collection.add_records)
     search = _blocking(Collection.search)
+    search_many = _blocking(Collection.search_many)
     explain = _blocking(Collection.explain)
     get = _blocking(Collection.get)
     delete = _blocking(Collection.delete)
     create_index = _blocking(Collection.create_index)
     count = _blocking(Collection.count)
     info = _blocking(Collection.info)
+    verify = _blocking(Collection.verify)
     drop = _blocking(Collection.drop)
 
     def scan(self, where: Filter | None = None, *, vectors: bool = False) -> Iterator[Record]:
@@ -212,12 +222,14 @@ class AsyncStore(_Opened):
     add = _awaited(Collection.add)
     add_records = _awaited(Collection.add_records)
     search = _awaited(Collection.search)
+    search_many = _awaited(Collection.search_many)
     explain = _awaited(Collection.explain)
     get = _awaited(Collection.get)
     delete = _awaited(Collection.delete)
     create_index = _awaited(Collection.create_index)
     count = _awaited(Collection.count)
     info = _awaited(Collection.info)
+    verify = _awaited(Collection.verify)
     drop = _awaited(Collection.drop)
 
     def scan(self, where: Filter | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:

@@ -114,6 +114,15 @@ class Backend(ABC):
     ) -> Flow[list[Hit]]:
         """Return the hits of a plan, best first; `queries` has one unit vector per field."""
 
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        """Return the hits of each query; an engine that can asks for all of them at once."""
+        found = []
+        for queries in many:
+            found.append((yield from self.search(queries, plan, where)))
+        return found
+
     @abstractmethod
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
@@ -141,6 +150,11 @@ class Backend(ABC):
     @abstractmethod
     def info(self) -> Flow[Mapping[str, Any]]:
         """Return what only this engine can tell of the collection."""
+
+    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
+        """Return the documents that lack fields, where others than nestvec can write."""
+        return {}
+        yield
 
     @abstractmethod
     def drop(self) -> Flow[None]:

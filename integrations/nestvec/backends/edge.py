@@ -70,7 +70,8 @@ class EdgeBackend(Backend):
 
     precisions = ("float32", "float16", "int8", "binary")
 
-    def __init__(self, rest: str, collection: str, options: EdgeOptions) -> None:
+    def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
+        rest = url.removeprefix("edge:")
         if not rest:
             raise ConfigError("edge: needs a directory, as in 'edge:./papers'")
         if not _NAME.fullmatch(collection):
@@ -78,7 +79,7 @@ class EdgeBackend(Backend):
                 f"collection {collection!r} cannot be a directory's name; use up to 128 letters, "
                 "digits, '_', '-' and '.', not starting with '-' or '.'"
             )
-        self.url, self.collection = f"edge:{rest}", collection
+        self.url, self.collection = url, collection
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
         self._per_record = 1

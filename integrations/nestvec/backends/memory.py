@@ -32,9 +32,9 @@ class MemoryBackend(Backend):
 
     precisions = tuple(PRECISIONS)
 
-    def __init__(self, rest: str, collection: str, _options: MemoryOptions) -> None:
-        if rest:
-            raise ConfigError(f"memory: takes no path, got 'memory:{rest}'")
+    def __init__(self, url: str, collection: str, _options: MemoryOptions) -> None:
+        if url != "memory:":
+            raise ConfigError(f"memory: takes no path, got {url!r}")
         self.url, self.collection = "memory:", collection
         self._table: _Table | None = None
         self._lock = RLock()
