@@ -17,6 +17,10 @@ __all__ = ["Funnel", "Plan", "Stage", "default_funnel", "plan"]
 _STAGE = re.compile(r"(?P<field>.+):(?P<limit>\d+)")
 
 
+#: No engine counts candidates in more than 32 bits.
+_MOST = 2**31 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step before the last: a field, and how many candidates leave it."""
@@ -25,8 +29,7 @@ class Stage:
     limit: int
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise FunnelError(f"stage {self.field!r}: limit must be at least 1, got {self.limit}")
+        check_count(f"stage {self.field!r}: limit", self.limit, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,13 @@ def default_funnel(nesting: Nesting, k: int) -> Funnel:
     first = nesting.fields[0]
     kept = first.nbytes / Field(nesting.dim).nbytes
     oversample = min(64.0, max(4.0, 2.5 / kept))
-    return Funnel((Stage(first.name, max(200, math.ceil(k * oversample))),))
+    return Funnel((Stage(first.name, min(_MOST, max(200, math.ceil(k * oversample)))),))
 
 
 def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0) -> Plan:
     """Return the plan of a query, or raise FunnelError where no engine could run it."""
     k, offset = check_count("k", k, 1), check_count("offset", offset, 0)
+    check_count("k + offset", k + offset, 1)
     if funnel is None:
         funnel = default_funnel(nesting, k + offset)
     elif isinstance(funnel, str):
@@ -139,4 +143,6 @@ def check_count(name: str, value: Any, least: int) -> int:
         raise FunnelError(f"{name} is a whole number, got {value!r}") from None
     if isinstance(value, bool) or number < least:
         raise FunnelError(f"{name} must be at least {least}, got {value}")
+    if number > _MOST:
+        raise FunnelError(f"{name} must be at most {_MOST}, got {value}")
     return number

@@ -19,6 +19,9 @@ __all__ = ["FieldInfo", "Hit", "Info", "Record", "StageTrace", "Trace", "check_i
 #: The longest id, in characters.
 MAX_ID = 512
 
+#: Levels of lists and dicts in metadata; Qdrant's engine writes deeper ones and cannot read them.
+MAX_DEPTH = 100
+
 #: Integers in metadata fit 64 bits, because that is what every engine keeps exactly.
 _INT64 = 2**63
 
@@ -144,7 +147,7 @@ def _check_utf8(text: str, what: str) -> None:
         raise RecordError(f"{what} has a lone surrogate at character {error.start}") from None
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, depth: int = 0) -> Any:
     """Return metadata as plain JSON: a deep copy with datetimes, UUIDs and such written out.
 
     Raises RecordError on anything that would not come out as it went in; `where` names the place.
@@ -160,16 +163,19 @@ def plain(value: Any, where: str) -> Any:
         return _checked_int(value, where)
     if kind is float:
         return _checked_float(value, where)
+    if depth > MAX_DEPTH:
+        raise RecordError(f"{where[:80]}…: nested more than {MAX_DEPTH} levels deep")
+    below = depth + 1
     if kind is dict:
-        return {_key(key, where): plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {_key(k, where): plain(item, f"{where}.{k}", below) for k, item in value.items()}
     if kind is list:
-        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    return _written_out(value, where)
+        return [plain(item, f"{where}[{i}]", below) for i, item in enumerate(value)]
+    return _written_out(value, where, below)
 
 
-def _written_out(value: Any, where: str) -> Any:
+def _written_out(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, enum.Enum):
-        return plain(value.value, where)
+        return plain(value.value, where, depth)
     if isinstance(value, (datetime, date)):
         return value.isoformat()
     if isinstance(value, uuid.UUID):
@@ -177,7 +183,7 @@ def _written_out(value: Any, where: str) -> Any:
     if isinstance(value, Decimal):
         return _number(value, where)
     if isinstance(value, Mapping):
-        return plain(dict(value), where)
+        return plain(dict(value), where, depth)
     raise RecordError(
         f"{where}: {type(value).__module__}.{type(value).__qualname__} is not JSON; metadata holds "
         "str, int, float, bool, None, lists and dicts of these"

@@ -28,6 +28,10 @@ ROW = nested_vectors(1, 8)[0]
 NAN = np.full(8, np.nan)
 
 
+def deep(levels: int) -> dict[str, Any]:
+    return {"a": deep(levels - 1)} if levels else {}
+
+
 def one(**changes: Any) -> list[Record]:
     return [Record(**{"id": "new", "text": "t", "vector": ROW, **changes})]
 
@@ -55,6 +59,11 @@ WRITES: dict[str, tuple[Callable[[Any], Any], type[NestvecError], str]] = {
     "metadata key": (lambda s: s.add_records(one(metadata={1: 2})), RecordError, "key 1 is not"),
     "metadata NaN": (lambda s: s.add_records(one(metadata={"a": np.nan})), RecordError, "nan"),
     "metadata int": (lambda s: s.add_records(one(metadata={"a": 2**63})), RecordError, "64 bits"),
+    "metadata too deep": (
+        lambda s: s.add_records(one(metadata=deep(101))),
+        RecordError,
+        "nested more than 100 levels",
+    ),
     "NaN vector": (lambda s: s.add_records(one(vector=NAN)), RecordError, "'new': vector has NaN"),
     "zero vector": (lambda s: s.add_records(one(vector=[0] * 8)), RecordError, "all zero"),
     "zero prefix": (
@@ -69,6 +78,7 @@ WRITES: dict[str, tuple[Callable[[Any], Any], type[NestvecError], str]] = {
 
 READS: dict[str, tuple[Callable[[Any], Any], type[NestvecError], str]] = {
     "k = 0": (lambda s: s.search(ROW, k=0), FunnelError, "k must be at least 1, got 0"),
+    "k too large": (lambda s: s.search(ROW, k=2**31), FunnelError, "k must be at most 2147483647"),
     "k not whole": (lambda s: s.search(ROW, k=2.5), FunnelError, "k is a whole number"),
     "negative offset": (lambda s: s.search(ROW, offset=-1), FunnelError, "offset must be at least"),
     "offset past the funnel": (

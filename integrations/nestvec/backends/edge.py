@@ -381,6 +381,10 @@ class _Driver:
             raise BackendError(f"edge:{self.root}: {error.strerror}: {error.filename}") from error
         except Exception as error:  # the engine raises plain Exception
             raise BackendError(f"edge:{self.path} refused {request.method}: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise BackendError(f"edge:{self.path} failed in {request.method}: {error}") from error
 
     def _open(self) -> qe.EdgeShard:
         if self.shard is None:
@@ -479,6 +483,7 @@ class _Driver:
         if shard is not None:
             shard.close()
         dropping = self.root / f".{self.path.name}.dropping"
+        shutil.rmtree(dropping, ignore_errors=True)  # what a kill left of an earlier drop
         self.path.rename(dropping)
         shutil.rmtree(dropping)
         self.lock.release()
