@@ -136,20 +136,20 @@ class PostgresBackend(Backend):
         vectors, version, _, heads = yield from self._look()
         if not heads:
             return None
-        rows = yield Apart(self._heads.read(self.collection))
+        (rows,) = yield Apart(self._heads.read(self.collection))
         if not rows:
             return None
         head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
         self._take(head, vectors, version)
-        rows = yield Apart(self._table.has(1))
+        (rows,) = yield Apart(self._table.has(1))
         self._straight = not rows[0][0]
-        rows = yield Apart(self._table.indexes())
+        (rows,) = yield Apart(self._table.indexes())
         wanted = self._table.index_name(head.nesting.fields[0])
         self._indexed = any(row[0] == wanted and row[2] for row in rows)
         return head
 
     def _look(self) -> Flow[tuple[str | None, str | None, bool, bool]]:
-        rows = yield Apart(self._heads.look())
+        (rows,) = yield Apart(self._heads.look())
         return rows[0]  # type: ignore[no-any-return]
 
     def _take(self, head: Head, vectors: str | None, version: str | None) -> None:
@@ -228,7 +228,7 @@ class PostgresBackend(Backend):
         first = self._table.nesting.fields[0]
         if self._indexed or self._options.index == "none" or _unindexable(first):
             return
-        rows = yield Query(self._table.has(_INDEX_FROM))
+        (rows,) = yield Query(self._table.has(_INDEX_FROM))
         if rows[0][0]:
             yield from self.create_index(first)
 
@@ -241,7 +241,7 @@ class PostgresBackend(Backend):
             raise NestingError(problem)
         if options.index == "ivfflat" and field.precision == "binary":
             raise NestingError(f"{field.spec}: pgvector's ivfflat of bits is not used; take hnsw")
-        found = yield Query(table.indexes())
+        (found,) = yield Query(table.indexes())
         state = {row[0]: (row[2], row[4]) for row in found}.get(table.index_name(field))
         if state is not None and state[1] is not None:
             return  # another session is building it
@@ -263,8 +263,8 @@ class PostgresBackend(Backend):
     def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
         table = self._table
         doomed = _matching(where) if ids is None else table.with_ids(ids)
-        deleted: int = yield Query(table.delete(doomed), reads=False)
-        return deleted
+        (deleted,) = yield Query(table.delete(doomed), reads=False)
+        return int(deleted)
 
     def drop(self) -> Flow[None]:
         yield Query(self._table.drop(), self._heads.remove(self.collection), reads=False)
@@ -276,24 +276,32 @@ class PostgresBackend(Backend):
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
-        statement = self._table.search(queries, plan, _matching(where))
+        (hits,) = yield from self.search_many([queries], plan, where)
+        return hits
+
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        matching = _matching(where)
+        asked = [self._table.search(queries, plan, matching) for queries in many]
         exact = self._reads_all(plan, where)
-        rows = yield Query(settings(self._settings(plan, exact=exact)), statement)
-        if len(rows) < plan.k and not exact:
-            # An index hands out what its graph reaches, up to a limit; who is owed more hits
-            # gets them from a scan.
-            rows = yield Query(settings(self._settings(plan, exact=True)), statement)
-        return [
-            Hit(unescape(id), unescape(text), metadata, 1.0 - distance)
-            for id, text, metadata, distance in rows
-        ]
+        _, *found = yield Query(settings(self._settings(plan, exact=exact)), *asked)
+        short = [] if exact else [i for i, rows in enumerate(found) if len(rows) < plan.k]
+        if short:
+            # An index hands out what its graph reaches, up to a limit; whom it leaves short gets
+            # all there is from a scan.
+            again = settings(self._settings(plan, exact=True))
+            _, *scanned = yield Query(again, *(asked[i] for i in short))
+            for i, rows in zip(short, scanned, strict=True):
+                found[i] = rows
+        return [[_hit(row) for row in rows] for rows in found]
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
         statement = self._table.candidates(queries, plan, _matching(where))
         chosen = self._settings(plan, exact=self._reads_all(plan, where))
-        rows = yield Query(settings(chosen), statement)
+        _, rows = yield Query(settings(chosen), statement)
         return int(rows[0][0])
 
     def _reads_all(self, plan: Plan, where: Filter | None) -> bool:
@@ -323,26 +331,26 @@ class PostgresBackend(Backend):
         return chosen
 
     def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
-        rows = yield Query(self._table.documents(self._table.with_ids(ids), vectors))
+        (rows,) = yield Query(self._table.documents(self._table.with_ids(ids), vectors))
         return [_record(row) for row in rows]
 
     def count(self, where: Filter | None) -> Flow[int]:
-        rows = yield Query(self._table.count(_matching(where)))
+        (rows,) = yield Query(self._table.count(_matching(where)))
         return int(rows[0][0])
 
     def page(
         self, where: Filter | None, after: Any, limit: int, vectors: bool
     ) -> Flow[tuple[list[Record], Any]]:
-        rows = yield Query(self._table.page(_matching(where), after, limit, vectors))
+        (rows,) = yield Query(self._table.page(_matching(where), after, limit, vectors))
         records = [_record(row) for row in rows]
         return records, records[-1].id if len(records) == limit else None
 
     def info(self) -> Flow[Mapping[str, Any]]:
-        sizes = yield Query(self._table.sizes())
+        (sizes,) = yield Query(self._table.sizes())
         if not sizes:
             raise CollectionMissing(f"{self.url}: the collection {self.collection!r} was dropped")
         table, indexes, dead, server = sizes[0]
-        found = yield Query(self._table.indexes())
+        (found,) = yield Query(self._table.indexes())
         return {
             "engine": "postgres",
             "server": server,
@@ -369,6 +377,11 @@ class PostgresBackend(Backend):
 
 def _matching(where: Filter | None) -> Statement:
     return EVERYTHING if where is None else condition(where)
+
+
+def _hit(row: tuple[Any, ...]) -> Hit:
+    id, text, metadata, distance = row
+    return Hit(unescape(id), unescape(text), metadata, 1.0 - distance)
 
 
 def _record(row: tuple[Any, ...]) -> Record:

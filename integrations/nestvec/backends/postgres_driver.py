@@ -43,10 +43,10 @@ class Statement:
 
 
 class Query:
-    """A request to run statements in one round trip; the answer is the last one's.
+    """A request to run statements in one round trip; the answer is a list, one for each.
 
-    That is its rows, or the number of rows that it changed where it returns none. What only reads
-    is sent once more when the connection was lost.
+    A statement's answer is its rows, or the number of rows that it changed where it returns none.
+    What only reads is sent once more when the connection was lost.
     """
 
     def __init__(self, *statements: Statement, reads: bool = True) -> None:
@@ -301,8 +301,7 @@ def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
                 connection.execute(statement.sql, statement.params, binary=True)
                 for statement in request.statements
             ]
-        last = cursors[-1]
-        return last.fetchall() if last.description else last.rowcount
+        return [c.fetchall() if c.description else c.rowcount for c in cursors]
     with connection.transaction(), connection.cursor() as cursor:
         for statement in request.before:
             cursor.execute(statement.sql, statement.params)
@@ -320,8 +319,7 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
                 await connection.execute(statement.sql, statement.params, binary=True)
                 for statement in request.statements
             ]
-        last = cursors[-1]
-        return await last.fetchall() if last.description else last.rowcount
+        return [await c.fetchall() if c.description else c.rowcount for c in cursors]
     async with connection.transaction(), connection.cursor() as cursor:
         for statement in request.before:
             await cursor.execute(statement.sql, statement.params)
@@ -333,12 +331,13 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
 
 
 def _one_by_one(connection: psycopg.Connection[Any], request: Apart) -> Any:
-    for statement in request.statements:
-        cursor = connection.execute(statement.sql, statement.params, binary=True)
-    return cursor.fetchall() if cursor.description else cursor.rowcount
+    cursors = (connection.execute(s.sql, s.params, binary=True) for s in request.statements)
+    return [cursor.fetchall() if cursor.description else cursor.rowcount for cursor in cursors]
 
 
 async def _aone_by_one(connection: psycopg.AsyncConnection[Any], request: Apart) -> Any:
+    answers = []
     for statement in request.statements:
         cursor = await connection.execute(statement.sql, statement.params, binary=True)
-    return await cursor.fetchall() if cursor.description else cursor.rowcount
+        answers.append(await cursor.fetchall() if cursor.description else cursor.rowcount)
+    return answers

@@ -75,7 +75,10 @@ def _comparison(where: Eq | Lt | Le | Gt | Ge) -> Statement:
         sql = SQL("{} @> %s::jsonb").format(leaf.sql)
         return Statement(sql, (*leaf.params, dumps(where.value)))
     kind = "string" if isinstance(where.value, str) else "number"
-    test = f'lax $[*] ? (@.type() == "{kind}" && @ {_OPERATORS[type(where)]} $v)'
+    holds = f'@.type() == "{kind}" && @ {_OPERATORS[type(where)]} $v'
+    # Lax paths would look into lists within lists. In a strict one [*] of what is no list makes
+    # its half of the condition unknown, which is not true.
+    test = f"strict $ ? (({holds}) || exists (@[*] ? ({holds})))"
     sql = SQL("jsonb_path_exists({}, %s::jsonpath, %s::jsonb)").format(leaf.sql)
     return Statement(sql, (*leaf.params, test, dumps({"v": where.value})))
 
@@ -97,7 +100,10 @@ _MOMENT = (
 
 _INSTANT = SQL(
     """EXISTS (
-  SELECT FROM jsonb_path_query({leaf}, 'lax $[*] ? (@.type() == "string")') AS item,
+  SELECT FROM jsonb_path_query(
+      CASE jsonb_typeof({leaf}) WHEN 'array' THEN {leaf} ELSE jsonb_build_array({leaf}) END,
+      'strict $[*] ? (@.type() == "string")'
+    ) AS item,
     regexp_match(item #>> '{{}}', %s) AS m
   WHERE CASE
     WHEN m IS NULL OR m[1] = '0000' THEN FALSE
@@ -119,4 +125,4 @@ _INSTANT = SQL(
 
 def _by_instant(leaf: Statement, operator: str, value: datetime) -> Statement:
     sql = _INSTANT.format(leaf=leaf.sql, operator=SQL(operator))
-    return Statement(sql, (*leaf.params, _MOMENT, value.replace(tzinfo=None)))
+    return Statement(sql, (*leaf.params * 3, _MOMENT, value.replace(tzinfo=None)))
