@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from threading import Lock
 from typing import Any
 from urllib.parse import quote, unquote
@@ -98,14 +99,18 @@ class Target:
 
 
 def _shown(told: dict[str, Any], schema: str) -> str:
+    """Return a URL of what says where the server is, and of nothing else."""
     user = f"{quote(str(told['user']))}@" if "user" in told else ""
-    host, port = str(told.get("host", "")), f":{told['port']}" if "port" in told else ""
-    options = [f"host={host}"] if host.startswith(("/", "@")) else []
+    hosts, ports = str(told.get("host", "")).split(","), str(told.get("port", "")).split(",")
+    options = [f"host={hosts[0]}"] if hosts[0].startswith(("/", "@")) else []
+    if options:
+        hosts = [""]
+    places = [
+        f"{host}:{port}" if port else host for host, port in zip_longest(hosts, ports, fillvalue="")
+    ]
     options += [f"schema={quote(schema)}"] if schema != "public" else []
-    place = f"{user}{'' if options and options[0].startswith('host=') else host}{port}"
-    return f"postgresql://{place}/{told.get('dbname', '')}" + (
-        "?" + "&".join(options) if options else ""
-    )
+    asked = "?" + "&".join(options) if options else ""
+    return f"postgresql://{user}{','.join(places)}/{told.get('dbname', '')}{asked}"
 
 
 class _RawDumper(Dumper):
@@ -144,6 +149,7 @@ class Driver:
             "autocommit": True,
             "context": _Context(),
             "client_encoding": "utf8",
+            "fallback_application_name": "nestvec",
             "connect_timeout": max(2, int(timeout)),
         }
         # PgBouncer in transaction mode hands the next transaction another session, where what
@@ -175,11 +181,10 @@ class Driver:
                         return _perform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
+                    if _lost(error) and self._pool is not None:
+                        self._pool.check()  # the others may be dead too
                     if not _worth_repeating(request, error, failures):
                         raise
-                    lost = _lost(error)
-                if lost:  # the others in the pool may be dead too
-                    self._opened().check()
 
     async def asend(self, request: Any) -> Any:
         """Perform one request as `send` does, without blocking the event loop."""
@@ -197,11 +202,10 @@ class Driver:
                         return await _aperform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
+                    if _lost(error) and self._apool is not None:
+                        await self._apool.check()
                     if not _worth_repeating(request, error, failures):
                         raise
-                    lost = _lost(error)
-                if lost:
-                    await (await self._aopened()).check()
 
     def close(self) -> None:
         """Close the threads' pool."""
@@ -263,13 +267,15 @@ def sqlstate(error: BaseException) -> str | None:
 def _lost(error: psycopg.Error) -> bool:
     """Return whether the connection is gone, not only the transaction."""
     state = error.sqlstate
+    if isinstance(error, (PoolTimeout, PoolClosed)):
+        return False
     return isinstance(error, psycopg.OperationalError) and (
         state is None or state.startswith(("08", "57P"))
     )
 
 
 def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:
-    if isinstance(error, (PoolTimeout, PoolClosed)) or isinstance(request, Apart):
+    if isinstance(request, Apart):
         return False
     if (error.sqlstate or "").startswith("40"):  # a deadlock: rolled back, nothing was done
         return failures < _ROUNDS
