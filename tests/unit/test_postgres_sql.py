@@ -61,7 +61,8 @@ def test_a_search_is_one_request_with_a_materialised_stage_each() -> None:
     assert settings.startswith("SELECT set_config(%s, %s, true)")
     assert search == (
         'WITH "stage0" AS MATERIALIZED (SELECT id, text, metadata, "full", "d4"'
-        ' FROM "public"."docs" WHERE TRUE ORDER BY "d2" OPERATOR("public".<#>) %b::"public"."vector" LIMIT 50),'
+        ' FROM "public"."docs" WHERE TRUE ORDER BY "d2" OPERATOR("public".<#>)'
+        ' %b::"public"."vector" LIMIT 50),'
         ' "stage1" AS MATERIALIZED (SELECT id, text, metadata, "full" FROM "stage0" WHERE TRUE'
         ' ORDER BY "d4" OPERATOR("public".<#>) %b::"public"."vector" LIMIT 10)'
         ' SELECT id, text, metadata, "full" OPERATOR("public".<=>) %b::"public"."vector"'
