@@ -34,9 +34,9 @@ ROWS = nested_vectors(400, 32)
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    postgres.clean()
+    postgres.clean(SCHEMA)
     yield postgres.place(SCHEMA)
-    postgres.clean()
+    postgres.clean(SCHEMA)
 
 
 def connect(url: str, **settings: Any) -> Store:

