@@ -113,7 +113,7 @@ def _shown(told: dict[str, Any], schema: str) -> str:
     return f"postgresql://{user}{','.join(places)}/{told.get('dbname', '')}{asked}"
 
 
-class _RawDumper(Dumper):
+class RawDumper(Dumper):
     """Sends `Raw` as it is; the server takes its type from the cast around the parameter."""
 
     format = Format.BINARY
@@ -128,7 +128,7 @@ class _Context:
 
     def __init__(self) -> None:
         self.adapters = AdaptersMap(psycopg.adapters)
-        self.adapters.register_dumper(Raw, _RawDumper)
+        self.adapters.register_dumper(Raw, RawDumper)
         self.connection = None
         set_json_loads(loads, self)
 
