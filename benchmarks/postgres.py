@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def ingest(url: str, rows: Matrix, peer_rows: int) -> dict[str, float]:
             ("all", 2, -1),
         ):
             given = list(records(rows * sign, change))
-            rates[name] = len(rows) / timed(lambda given=given: store.add_records(given))
+            rates[name] = len(rows) / timed(partial(store.add_records, given))
     rates |= {f"{name}_ratio": rates[name] / rates["peer_new"] for name in ("new", "same", "all")}
     return rates
 
@@ -131,12 +132,11 @@ class Full:
             "SELECT id, text, metadata, embedding <#> %b::{kind} FROM {table}"
             " ORDER BY embedding <#> %b::{kind} LIMIT {k}"
         ).format(k=Literal(K), **names)
-        (self.size,) = connection.execute(
-            "SELECT pg_indexes_size(%s::regclass)", (self.table,)
-        ).fetchone() or (0,)
+        size = connection.execute("SELECT pg_indexes_size(%s::regclass)", (self.table,)).fetchone()
+        self.size: int = size[0] if size else 0
 
     def execute(self, sql: str, names: dict[str, Composable]) -> None:
-        self.connection.execute(SQL(sql).format(**names))  # type: ignore[arg-type]
+        self.connection.execute(SQL(sql).format(**names))
 
     def search(self, query: Matrix, width: int) -> list[str]:
         given = query_bytes(query, self.field)
@@ -242,9 +242,11 @@ def by_hand(url: str, store: Store, funnel: str, queries: Matrix) -> dict[str, f
             "raw": run, "nestvec": lambda query: store.search(query, K, funnel=funnel),
         }  # fmt: skip
         times: dict[str, list[float]] = {name: [] for name in sides}
+        order = list(sides)
         for query in np.concatenate([queries] * 4):
-            for name, side in sides.items():
-                times[name].append(timed(lambda side=side, query=query: side(query)))
+            order.reverse()  # who asks second finds the pages in the processor's cache
+            for name in order:
+                times[name].append(timed(partial(sides[name], query)))
     raw, ours = (statistics.median(times[name]) * 1000 for name in sides)
     return {"raw_ms": raw, "nestvec_ms": ours, "time_ratio": ours / raw}
 

@@ -405,10 +405,10 @@ def _unindexable(field: Field) -> str | None:
 
 def _index_state(row: tuple[Any, ...]) -> dict[str, Any]:
     _, method, valid, size, phase, done, total = row
-    state = "ready" if valid else "broken off; create_index() makes it anew"
-    if phase is not None:
-        state = f"{phase}, {done / total:.0%}" if total else phase
-    return {"method": method, "bytes": size, "state": state}
+    if phase is None:
+        state = "ready" if valid else "broken off; create_index() makes it anew"
+        return {"method": method, "bytes": size, "state": state}
+    return {"method": method, "bytes": size, "state": phase, "done": done / total if total else 0.0}
 
 
 def _check_name(what: str, given: str) -> None:
