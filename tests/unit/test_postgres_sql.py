@@ -51,6 +51,7 @@ def chosen(request: Query) -> dict[str, str]:
     return dict(zip(params[::2], params[1::2], strict=True))
 
 
+SCAN = {"enable_indexscan": "off", "enable_seqscan": "on"}
 ROW: tuple[Any, ...] = ("a", "text", {}, 0.25)
 
 
@@ -84,20 +85,20 @@ def test_the_graph_is_asked_for_as_many_as_leave_the_stage() -> None:
 def test_what_pgvector_07_cannot_hand_out_is_read_from_the_table() -> None:
     old = backend(version="0.7.4")
     assert chosen(asked(old, "2:200")[1]) == {"hnsw.ef_search": "200"}
-    assert chosen(asked(old, "2:1001")[1]) == {"enable_indexscan": "off"}
-    assert chosen(asked(old, "2:200", F("a") == 1)[1]) == {"enable_indexscan": "off"}
+    assert chosen(asked(old, "2:1001")[1]) == SCAN
+    assert chosen(asked(old, "2:200", F("a") == 1)[1]) == SCAN
 
 
 def test_an_exact_search_uses_no_index() -> None:
     _, request = asked(backend(), "exact", F("a") == 1)
-    assert chosen(request) == {"enable_indexscan": "off"}
+    assert chosen(request) == SCAN
     assert "WITH" not in text(request.statements[1])
 
 
 def test_whom_an_index_leaves_short_gets_a_scan() -> None:
     flow, request = asked(backend(), "2:50", F("a") == 1)
     again = flow.send([[()], [ROW]])
-    assert chosen(again) == {"enable_indexscan": "off"}
+    assert chosen(again) == SCAN
     assert again.statements[1] is request.statements[1]
     with pytest.raises(StopIteration) as stop:
         flow.send([[()], [ROW, ROW]])
@@ -291,6 +292,7 @@ def test_what_libpq_cannot_read_is_not_quoted() -> None:
         ({"m": 0}, "m is a whole number"),
         ({"m": 40}, "ef_construction is at least twice m"),
         ({"timeout": 0}, "timeout"),
+        ({"pgbouncer": True, "build_memory": "1GB"}, "ALTER ROLE"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

@@ -74,6 +74,11 @@ class PostgresOptions:
             raise ConfigError(
                 f"ef_construction is at least twice m, got {self.ef_construction} and {self.m}"
             )
+        if self.pgbouncer and self.build_memory is not None:
+            raise ConfigError(
+                "build_memory is set for a session, and with pgbouncer=True a session is shared; "
+                "give the role its maintenance_work_mem with ALTER ROLE … SET"
+            )
         if not self.timeout > 0:
             raise ConfigError(f"timeout is a number of seconds above 0, got {self.timeout!r}")
 
@@ -316,7 +321,8 @@ class PostgresBackend(Backend):
     def _settings(self, plan: Plan, *, exact: bool) -> dict[str, Any]:
         """Return what the server is told for one query."""
         if exact:
-            return {"enable_indexscan": "off"}
+            # Where a role has both switched off the planner would take the index after all.
+            return {"enable_indexscan": "off", "enable_seqscan": "on"}
         limit = plan.stages[0][1]
         if self._options.index == "ivfflat":
             further = {"ivfflat.iterative_scan": "relaxed_order"} if self._iterative else {}
