@@ -41,6 +41,9 @@ def schema() -> str:
         connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
         connection.execute(f"CREATE SCHEMA {name}")
         connection.execute(f"CREATE TABLE {name}.victim AS SELECT 42 AS answer")
+    # So that the table of heads is there from the start.
+    url = postgres.with_options(postgres.server(), schema=name)
+    nestvec.connect(url, collection="first", dims=(2,), dim=8).drop()
     return name
 
 
