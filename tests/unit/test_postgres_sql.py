@@ -82,6 +82,15 @@ def test_the_graph_is_asked_for_as_many_as_leave_the_stage() -> None:
         assert int(settings["hnsw.max_scan_tuples"]) >= 20 * int(limit)
 
 
+def test_an_index_that_is_there_is_used_where_nothing_is_filtered() -> None:
+    of = backend()
+    assert "enable_seqscan" not in chosen(asked(of, "2:200")[1])
+    of._indexed = True
+    assert chosen(asked(of, "2:200")[1])["enable_seqscan"] == "off"
+    for funnel, where in (("2:200", F("a") == 1), ("2:2000", None), ("4:200", None)):
+        assert "enable_seqscan" not in chosen(asked(of, funnel, where)[1])
+
+
 def test_what_pgvector_07_cannot_hand_out_is_read_from_the_table() -> None:
     old = backend(version="0.7.4")
     assert chosen(asked(old, "2:200")[1]) == {"hnsw.ef_search": "200"}
