@@ -26,7 +26,7 @@ LAYERS = [
     {"store"},
     {"evaluation", "sizing", "tuning"},
     {"langchain", "llama_index"},
-    {"cli", "console", "demo", "ingest", "passages", "stdlib_docs"},
+    {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
 
 #: Third-party packages that `import nestvec` may load.

