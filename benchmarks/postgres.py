@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ BUILD = "3GB"
 SHAPES = {
     "256 float16 → full float16": ("256:float16", "full:float16"),
     "512 binary → full float16": ("512:binary", "full:float16"),
-    "256 float16 → full float32": ("256:float16",),
 }
 
 
@@ -163,43 +162,57 @@ class Funnel:
         return [hit.id for hit in self.store.search(query, K, funnel=f"{self.first}:{width}")]
 
 
-def measure(side: Full | Funnel, queries: Matrix, truth: Sequence[set[str]]) -> dict[str, float]:
-    """Return the QPS of the narrowest search whose recall reaches the floor, after a warm-up."""
+def width_needed(
+    side: Full | Funnel, queries: Matrix, truth: Sequence[set[str]]
+) -> tuple[int, float]:
+    """Return the narrowest search whose recall reaches the floor, and that recall."""
     for width in (40, 60, 80, 100, 120, 150, 200, 250, 300, 400, 600, 800):
         found = [set(side.search(query, width)) for query in queries]
         recall = sum(len(a & b) for a, b in zip(found, truth, strict=True)) / K / len(truth)
         if recall >= FLOOR:
             break
-    seconds = min(timed(lambda: [side.search(q, width) for q in queries]) for _ in range(3))
-    return {
-        "width": width, "recall": recall, "qps": len(queries) / seconds,
-        "build_s": side.build, "index_mb": side.size / 1e6,
-    }  # fmt: skip
+    return width, recall
 
 
 def search(url: str, rows: Matrix) -> dict[str, Any]:
+    """Build every side, then ask all of them in turns: each sees the same minutes."""
     queries = vectors(QUERIES, seed=1)
     best = np.argsort(-(rows @ queries.T), axis=0)[:K].T
     truth = [{f"id{i}" for i in row} for row in best]
-    results: dict[str, Any] = {}
-    for name, dims in SHAPES.items():
-        with fresh(url, "bench", dims=dims, index="none") as store:
+    sides: dict[str, Full | Funnel] = {}
+    for n, (name, dims) in enumerate(SHAPES.items()):
+        with fresh(url, f"bench{n}", dims=dims, index="none") as store:
             store.add_records(records(rows))
-        with nestvec.connect(url, collection="bench", build_memory=BUILD) as store:
-            results[name] = measure(Funnel(store, dims[0]), queries, truth)
-            print(name, results[name], flush=True)
-            if name == "256 float16 → full float16":
-                width = int(results[name]["width"])
-                results["by hand"] = by_hand(url, store, f"{dims[0]}:{width}", queries)
-                print("by hand", results["by hand"], flush=True)
+        store = nestvec.connect(url, collection=f"bench{n}", build_memory=BUILD)
+        sides[name] = Funnel(store, dims[0])
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(SQL("SET maintenance_work_mem = {}").format(Literal(BUILD)))
         # After ANALYZE the planner may take a scan for cheaper, since it does not count detoasting.
         connection.execute("SET enable_seqscan = off")
         connection.adapters.register_dumper(Raw, _raw_dumper())
         for kind in ("halfvec", "vector"):
-            results[kind] = measure(Full(connection, "bench", kind), queries, truth)
-            print(kind, results[kind], flush=True)
+            sides[kind] = Full(connection, "bench0", kind)
+        results: dict[str, Any] = {}
+        for name, side in sides.items():
+            width, recall = width_needed(side, queries, truth)
+            results[name] = {"width": width, "recall": recall, "build_s": side.build,
+                             "index_mb": side.size / 1e6}  # fmt: skip
+            print(name, results[name], flush=True)
+        asked = {
+            name: partial(side.search, width=results[name]["width"]) for name, side in sides.items()
+        }
+        for name, milliseconds in zip(sides, in_turns(asked, queries), strict=True):
+            results[name] |= {"p50_ms": milliseconds, "qps": 1000 / milliseconds}
+    for name in SHAPES:
+        for kind in ("vector", "halfvec"):
+            for what in ("qps", "index_mb", "build_s"):
+                ratio = results[name][what] / results[kind][what]
+                results[name][f"{what}_over_{kind}"] = round(ratio, 3)
+    (name, dims), *_ = SHAPES.items()
+    first = sides[name]
+    assert isinstance(first, Funnel)
+    funnel = f"{dims[0]}:{results[name]['width']}"
+    results["by hand"] = by_hand(url, first.store, funnel, queries)
     return results
 
 
@@ -214,7 +227,7 @@ def by_hand(url: str, store: Store, funnel: str, queries: Matrix) -> dict[str, f
     field, full = store._collection.nesting.fields  # noqa: SLF001
     limit = int(funnel.rpartition(":")[2])
     sql = (
-        'WITH stage AS MATERIALIZED (SELECT id, text, metadata, "full" FROM bench'
+        'WITH stage AS MATERIALIZED (SELECT id, text, metadata, "full" FROM bench0'
         f" ORDER BY {field.name} <#> %b::halfvec LIMIT {limit})"
         ' SELECT id, text, metadata, "full" <=> %b::halfvec AS distance FROM stage'
         f" ORDER BY distance, id LIMIT {K}"
@@ -268,7 +281,7 @@ def external(url: str, rows: Matrix, queries: Matrix, width: int) -> dict[str, f
     return found
 
 
-def in_turns(sides: dict[str, Callable[[Matrix], Any]], queries: Matrix) -> list[float]:
+def in_turns(sides: Mapping[str, Callable[[Matrix], Any]], queries: Matrix) -> list[float]:
     """Return the p50 of each side in milliseconds; who is asked first changes with each query."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = list(sides)
@@ -307,11 +320,6 @@ def main() -> None:
     if options.records:
         rows = vectors(options.records)
         found = results["search"] = search(url, rows)
-        for name in SHAPES:
-            for kind in ("vector", "halfvec"):
-                for what in ("qps", "index_mb", "build_s"):
-                    ratio = found[name][what] / found[kind][what]
-                    found[name][f"{what}_over_{kind}"] = round(ratio, 3)
         found["storage"] = external(url, rows, vectors(QUERIES, seed=1), 150)
         print(json.dumps(found, indent=2, ensure_ascii=False))
     if options.json:
