@@ -47,7 +47,9 @@ class Points(api.PointsServicer):
         for point in request.points:
             made = GrpcToRest.convert_point_struct(point)
             self.kept[str(made.id)] = made
-        return api.PointsOperationResponse(result=api.UpdateResult(status=api.UpdateStatus.Completed))
+        return api.PointsOperationResponse(
+            result=api.UpdateResult(status=api.UpdateStatus.Completed)
+        )
 
     def Count(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._meet(context)
