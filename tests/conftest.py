@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from . import qdrant
+from . import postgres, qdrant
 
 # Engines work on disk, so a slow example says nothing; every case is reproducible by its seed.
 settings.register_profile(
@@ -13,6 +13,7 @@ settings.load_profile("nestvec")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
     parser.addoption(
         "--qdrant-url",
         help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
@@ -21,5 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    postgres.dsn = config.getoption("--pg-dsn")
     if url := config.getoption("--qdrant-url"):
         qdrant.use(url)
+
+
+def pytest_unconfigure() -> None:
+    postgres.clean()

@@ -17,7 +17,7 @@ import pytest
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
-from .. import qdrant
+from .. import postgres, qdrant
 
 #: name → what makes the URL of a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], str]] = {
@@ -25,11 +25,12 @@ ENGINES: dict[str, Callable[[Path], str]] = {
     "edge": lambda path: f"edge:{path / 'edge'}",
     "qdrant": lambda _: qdrant.place(),
     "qdrant+local": lambda _: "qdrant+local::memory:",
+    "postgres": lambda _: postgres.place(),
 }
 
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
 #: says so when it no longer does.
-LACKS: dict[str, set[str]] = {"qdrant": qdrant.lacks}
+LACKS: dict[str, set[str]] = {"postgres": {"int8"}, "qdrant": qdrant.lacks}
 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.
