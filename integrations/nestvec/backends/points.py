@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -53,6 +54,8 @@ NAMESPACE = uuid.UUID("6f1f4c26-7f0d-5b52-9d0b-6e657374ec00")
 #: A filter without conditions matches everything, one that asks for no id nothing.
 ALL: Condition = {"must": []}
 NOTHING: Condition = {"has_id": []}
+
+_LARGEST = sys.float_info.max
 
 _BARE_STEP = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -309,8 +312,9 @@ def _number(key: str, where: Eq | Lt | Le | Gt | Ge, drift: bool) -> Bounds:
     coarse = abs(value) >= 2**53
     if not coarse and not drift:
         return _exactly(inner)
-    below = math.nextafter(math.nextafter(value, -math.inf), -math.inf)
-    above = math.nextafter(math.nextafter(value, math.inf), math.inf)
+    # JSON has no infinity, and a bound that is null is none; no number is beyond the largest.
+    below = max(-_LARGEST, math.nextafter(math.nextafter(value, -math.inf), -math.inf))
+    above = min(_LARGEST, math.nextafter(math.nextafter(value, math.inf), math.inf))
     if isinstance(where, Eq):
         far, wide = NOTHING, {"gte": below, "lte": above}
     elif isinstance(where, (Lt, Le)):
