@@ -25,6 +25,7 @@ LAYERS = [
     {"collection"},
     {"store"},
     {"evaluation", "sizing", "tuning"},
+    {"adapting"},
     {"langchain", "llama_index"},
     {"cli", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
