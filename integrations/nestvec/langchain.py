@@ -368,8 +368,7 @@ class FunnelRetriever(BaseRetriever):
 
     The collection is that of `url` (None: NESTVEC_URL from the environment), which `close` or
     `aclose` lets go of again, or that of a `store` which is open. `api_key` and `options` are the
-    engine's. Every field can be given to a call too, as in `invoke(query, k=3)`, but for those that say
-    where.
+    engine's. What does not say where can be given to one call, as in `invoke(query, k=3)`.
 
     Each run carries its plan and time as metadata `nestvec`, and as the custom event `nestvec`.
     With `explain=True` that is the trace of `Store.explain`: candidates and time stage by stage,
