@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"flow", "nesting"},
     {"records"},
-    {"filters", "funnel"},
+    {"filter_builder", "filter_forms", "filter_values", "filters", "funnel"},
     {"backends", "embedders", "adaptors"},
     {"sources"},
     {"collection"},
