@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import date, datetime, timezone
 from decimal import Decimal
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -182,12 +181,16 @@ def test_a_source_that_fails_keeps_its_own_error(engine: Engine) -> None:
 # Metadata
 
 
+def nested(levels: int) -> list[Any]:
+    return [nested(levels - 1)] if levels else ["bottom"]
+
+
 METADATA: list[dict[str, Any]] = [
     {},
     {"s": "ü\n\"'\\\u202e", "": "empty key", "a b": 1, "a.b": 2, '"': 3, "$x": [4]},
     {"i": 2**63 - 1, "j": -(2**63), "zero": 0, "neg": -1},
     {"f": 0.1, "g": 1e300, "h": 5e-324, "one": 1.0, "z": -0.0, "long": 123456789.123456789},
-    {"deep": reduce(lambda inner, _: [inner], range(98), "bottom")},
+    {"deep": nested(98)},
     {"t": True, "n": None, "l": [1, "a", None, [2.5, {"x": []}], {}], "d": {"e": {"f": [False]}}},
 ]
 

@@ -148,7 +148,7 @@ def use_a_chain() -> Any:
         (lambda: F("a").in_([float("nan")]), "nan"),
         (lambda: F("a") == (F("b") == 1), "compare with a value"),
         (lambda: F("a").in_([]), "at least one value"),
-        (lambda: F("a").in_(3), "takes a list"),
+        (lambda: F("a").in_(3), "takes a list"),  # type: ignore[arg-type]
         (lambda: F(""), "a key is"),
         (lambda: F(3), "a key is"),  # type: ignore[arg-type]
         (lambda: (F("a") == 1) & True, "expected a filter"),  # type: ignore[operator]

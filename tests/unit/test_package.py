@@ -25,7 +25,8 @@ LAYERS = [
     {"collection"},
     {"store"},
     {"evaluation", "sizing", "tuning"},
-    {"langchain", "llama_index", "passages", "stdlib_docs", "demo", "cli"},
+    {"langchain", "llama_index"},
+    {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
 
 #: Third-party packages that `import nestvec` may load.

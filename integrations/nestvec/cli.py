@@ -1,0 +1,375 @@
+"""The command line: nestvec demo, add, search, info, delete.
+
+Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console, demo, passages, stdlib_docs
+from .conditions import condition
+from .errors import CollectionMissing, ConfigError, NestvecError
+from .ingest import BATCH, Added, ingest, passages_from
+from .passages import Document, Found
+from .records import check_id
+from .store import Store, connect
+
+__all__ = ["app", "main"]
+
+#: What a new collection gets where nothing else is asked for.
+DIMS, EMBEDDER = "64,128", "static"
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Two-stage retrieval on nested (Matryoshka) vectors, in the engine you already run.",
+)
+
+Url = Annotated[
+    str, typer.Argument(metavar="URL", help="Where the collection is, such as edge:./papers.")
+]
+Collection = Annotated[str, typer.Option(help="The collection's name.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Embedder = Annotated[
+    str | None,
+    typer.Option(help="The embedding model; without it, the one that the collection records."),
+]
+Dims = Annotated[
+    str | None, typer.Option(help=f"The fields of a new collection; {DIMS} if not given.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        help="Make ids relative to this directory, so that they are the same on every machine."
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Only documents whose metadata satisfy this; also != >= <= > <. VALUE is JSON, or "
+        "else a string. Give it again to narrow further.",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _nestvec(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"nestvec {metadata.version('nestvec')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command(name="demo")
+def _demo(
+    url: Url = "edge:./nestvec-demo", *, collection: Collection = "docs", as_json: Json = False
+) -> None:
+    """Search the docstrings of Python's standard library.
+
+    Stores them in a collection, asks a handful of questions, and shows what each field of the
+    vectors costs. Running it again updates the collection.
+    """
+    with connect(
+        url, collection=collection, dims=DIMS, embedder=EMBEDDER, batch_size=BATCH
+    ) as store:
+        demo.check_ours(store)
+        documents = _docstrings()
+        added = _ingest(store, documents, "documents", len(documents))
+        if as_json:
+            _print_demo(store, added)
+        else:
+            _show_demo(store, added)
+
+
+@app.command()
+def add(
+    url: Url,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Files, directories, or - for standard input."),
+    ],
+    *,
+    collection: Collection = "docs",
+    dims: Dims = None,
+    embedder: Embedder = None,
+    root: Root = None,
+    id: Annotated[str | None, typer.Option(help="The id of a text on standard input.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(passages.FORMATS), help="The format of standard input."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add texts, or update those that were added before.
+
+    Reads text, Markdown and reStructuredText files, and JSON Lines with text, id and metadata.
+    Long texts are split into passages. A file's id is its path: adding it again, changed, replaces
+    all of its passages. Hidden files and directories are left out, links to directories too.
+    """
+    found = passages.find(paths, root=root, id=id, format=format)
+    documents = (document for source in found.sources for document in passages.read(source))
+    with _open_or_make(url, collection, dims, embedder) as store:
+        added = _ingest(store, documents, "bytes", found.nbytes)
+        known = store.info()
+    if as_json:
+        _print(
+            {
+                "url": known.url,
+                "collection": known.collection,
+                **asdict(added),
+                "skipped": found.skipped,
+            }
+        )
+        return
+    console.say(_summary(added, found, f"collection {known.collection} in {known.url}"))
+
+
+@app.command()
+def search(
+    url: Url,
+    query: Annotated[str, typer.Argument(metavar="QUESTION", help="A question or a few words.")],
+    *,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    where: Where = None,
+    funnel: Annotated[
+        str | None,
+        typer.Option(
+            help="Stages such as '64:200' (200 candidates leave the first 64 numbers), or 'exact'."
+        ),
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits below this.")] = None,
+    offset: Annotated[int, typer.Option(help="Skip so many hits.")] = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each stage did.")] = False,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    as_json: Json = False,
+) -> None:
+    """Search a collection."""
+    only = condition(where or [])
+    with connect(url, collection=collection, embedder=embedder) as store:
+        hits = store.search(query, k, where=only, funnel=funnel, min_score=min_score, offset=offset)
+        # The funnel of a query with an offset is that of one for so many more hits.
+        trace = store.explain(query, k + offset, where=only, funnel=funnel) if explain else None
+    if as_json:
+        made: dict[str, Any] = {"hits": [asdict(hit) for hit in hits]}
+        _print(made if trace is None else {**made, "trace": asdict(trace)})
+        return
+    console.hits(hits)
+    if trace is not None:
+        console.say()
+        console.trace(trace)
+
+
+@app.command()
+def info(url: Url, *, collection: Collection = "docs", as_json: Json = False) -> None:
+    """Show what a collection knows of itself, and the bytes of each field."""
+    with connect(url, collection=collection) as store:
+        known = store.info()
+    if as_json:
+        _print(asdict(known))
+    else:
+        console.info(known)
+
+
+@app.command()
+def delete(
+    url: Url,
+    *,
+    id: Annotated[
+        list[str] | None,
+        typer.Option(help="Delete this document with all of its passages. May be given again."),
+    ] = None,
+    where: Where = None,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Delete documents by their ids, or all that satisfy a condition."""
+    if bool(id) == bool(where):
+        raise ConfigError("give --id or --where, one of them; nothing was deleted")
+    only = condition(where or [])
+    with connect(url, collection=collection) as store:
+        if only is not None:
+            deleted = store.delete(where=only)
+        else:
+            deleted = store.delete(ids=passages_from(store, {check_id(i): 0 for i in id or []}))
+    if as_json:
+        _print({"deleted": deleted})
+    else:
+        console.say(f"deleted {_several(deleted, 'document')}")
+
+
+# Opening and storing
+
+
+def _open_or_make(url: str, collection: str, dims: str | None, embedder: str | None) -> Store:
+    def opened(dims: str | None, embedder: str | None) -> Store:
+        return connect(url, collection=collection, dims=dims, embedder=embedder, batch_size=BATCH)
+
+    try:
+        store = opened(None, embedder)
+    except CollectionMissing:
+        return opened(DIMS if dims is None else dims, embedder or EMBEDDER)
+    if dims is None:
+        return store
+    store.close()
+    return opened(dims, embedder)  # raises where the collection has others, showing both sides
+
+
+def _ingest(store: Store, documents: Iterable[Document], unit: str, total: int | None) -> Added:
+    with console.progress("adding", total, unit=unit) as advance:
+        return ingest(
+            store, documents, advance=lambda d: advance(d.nbytes if unit == "bytes" else 1)
+        )
+
+
+def _summary(added: Added, found: Found, where: str) -> str:
+    parts = [
+        f"added {_several(added.documents, 'document')} as {_several(added.passages, 'passage')}"
+    ]
+    if added.removed:
+        parts.append(f"removed {_several(added.removed, 'passage')} of earlier versions")
+    if added.blank:
+        parts.append(f"{_several(added.blank, 'document')} without text")
+    if found.skipped:
+        parts.append(f"left out {_several(found.skipped, 'file')} of other kinds")
+    return f"{where}: {'; '.join(parts)}"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+# The demo
+
+
+def _docstrings() -> list[Document]:
+    paths = stdlib_docs.sources()
+    with console.progress("reading docstrings", len(paths), unit="files") as advance:
+        return list(stdlib_docs.documents(_counted(paths, advance)))
+
+
+def _counted(paths: Sequence[Path], advance: Callable[[int], None]) -> Iterator[Path]:
+    for path in paths:
+        yield path
+        advance(1)
+
+
+def _show_demo(store: Store, added: Added) -> None:
+    documents, passages = f"{added.documents:,}", f"{added.passages:,}"
+    console.say(f"{documents} docstrings of Python's standard library, {passages} passages")
+    for answer in demo.answers(store):
+        console.say()
+        where = "" if answer.where is None else f"   where {answer.where!r}"
+        console.say(f"{answer.question}{where}", style="bold cyan")
+        console.brief(answer.trace.hits, key="module")
+        console.trace_line(answer.trace)
+    console.say()
+    known = store.info()
+    console.info(known)
+    console.say("\nnext:")
+    for line in demo.next_commands(_program(), known):
+        console.say(f"  {line}", style="bold")
+
+
+def _print_demo(store: Store, added: Added) -> None:
+    answers = [
+        {
+            "question": answer.question,
+            "where": None if answer.where is None else repr(answer.where),
+            **asdict(answer.trace),
+        }
+        for answer in demo.answers(store)
+    ]
+    known = store.info()
+    next_ = demo.next_commands(_program(), known)
+    _print({**asdict(added), "answers": answers, "info": asdict(known), "next": next_})
+
+
+def _program() -> str:
+    as_module = Path(sys.argv[0]) == Path(__file__).with_name("__main__.py")
+    return "python -m nestvec" if as_module else "nestvec"
+
+
+# What is printed
+
+
+def _print(made: Any) -> None:
+    typer.echo(json.dumps(made, default=str))  # an engine tells of itself what it likes
+
+
+# Errors
+
+# typer >= 0.26 brings its own click and names this class nowhere.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_SECRETS = (
+    re.compile(r"(?<=:)(/+[^:@/\s]*:)\S*(?=@)"),
+    re.compile(r"((?:password|passwd|api[_-]?key|token|secret)=)[^\s&'\"]+", re.IGNORECASE),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    args = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may know less than a document says
+    try:
+        code = app(args, prog_name=_program(), standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not fail at exit again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except (NestvecError, OSError, _UsageError) as error:
+        _report(error, as_json="--json" in args)
+        return 2
+    if code == 130:
+        sys.stderr.write("interrupted; what was stored is kept\n")
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception, *, as_json: bool) -> None:
+    message = _message(error)
+    for secret in _SECRETS:
+        message = secret.sub(r"\1***", message)
+    made = {"error": message, "type": type(error).__name__}
+    sys.stderr.write((json.dumps(made) if as_json else f"error: {message}") + "\n")
+
+
+def _message(error: Exception) -> str:
+    """Return an error as one line."""
+    if isinstance(error, _UsageError):
+        text = _usage(error)
+    elif isinstance(error, CollectionMissing):
+        text = f"{str(error).partition(';')[0]}; make it with: {_program()} add"
+    elif isinstance(error, OSError) and not isinstance(error, NestvecError) and error.strerror:
+        named = "" if error.filename is None else f"{error.filename}: "
+        text = f"{named}{error.strerror.lower()}"
+    else:
+        text = str(error)
+    return console.one_line(text, 2_000)
+
+
+def _usage(error: Any) -> str:
+    said = error.format_message().rstrip(".")
+    path = error.ctx.command_path if error.ctx else _program()
+    return f"{said[:1].lower()}{said[1:]}; see {path} --help"
