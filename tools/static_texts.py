@@ -73,7 +73,7 @@ def glosses(folder: Path | None) -> Iterator[Pair]:
 def ontology(name: str) -> Iterator[Pair]:
     """Yield names and synonyms with their definitions from the newest release of one ontology."""
     data = package_dir("cellxgene_ontology_guide") / "data"
-    newest = sorted(data.glob(f"{name}-ontology-*.json.zst"))[-1]  # noqa: FURB192
+    newest = max(data.glob(f"{name}-ontology-*.json.zst"))
     with newest.open("rb") as raw:
         terms = json.load(io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(raw)))
     for term in terms.values():
@@ -119,9 +119,9 @@ def dictionary(name: str) -> Iterator[Pair]:
     markup = re.compile(r"\[[^\]]*\]|<[^>]*>|\(\d{4}-\d\d-\d\d\)|[{}_]|--\w[\w. ]*$")
     for head, body in entry.findall(text):
         word, pronounced, grammar = head.partition("\\")
-        if pronounced and "[" in grammar:  # gcide: Word \pronunciation\, part of speech [etymology]
-            body = re.sub(r"^(?:[^.]*\])?", "", body, count=1)  # noqa: PLW2901
-        yield flat(word), flat(markup.sub(" ", body))
+        etymology = pronounced and "[" in grammar  # gcide: Word \sound\, part of speech [etymology]
+        article = re.sub(r"^(?:[^.]*\])?", "", body, count=1) if etymology else body
+        yield flat(word), flat(markup.sub(" ", article))
 
 
 def debian_packages() -> Iterator[Pair]:

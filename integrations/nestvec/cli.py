@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import operator
 import os
 import re
 import sys
@@ -15,19 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from . import console, demo, passages, stdlib_docs
-from .errors import CollectionMissing, ConfigError, FilterError, NestvecError
-from .filters import And, F, Filter
-from .ingest import Added, ingest, passages_from
+from .conditions import condition
+from .errors import CollectionMissing, ConfigError, NestvecError
+from .ingest import BATCH, Added, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
 from .store import Store, connect
 
-__all__ = ["app", "condition", "main"]
+__all__ = ["app", "main"]
 
 #: What a new collection gets where nothing else is asked for.
 DIMS, EMBEDDER = "64,128", "static"
@@ -47,6 +46,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Embedder = Annotated[
     str | None,
     typer.Option(help="The embedding model; without it, the one that the collection records."),
+]
+Dims = Annotated[
+    str | None, typer.Option(help=f"The fields of a new collection; {DIMS} if not given.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        help="Make ids relative to this directory, so that they are the same on every machine."
+    ),
 ]
 Where = Annotated[
     list[str] | None,
@@ -78,7 +86,9 @@ def _demo(
     Stores them in a collection, asks a handful of questions, and shows what each field of the
     vectors costs. Running it again updates the collection.
     """
-    with connect(url, collection=collection, dims=DIMS, embedder=EMBEDDER) as store:
+    with connect(
+        url, collection=collection, dims=DIMS, embedder=EMBEDDER, batch_size=BATCH
+    ) as store:
         demo.check_ours(store)
         documents = _docstrings()
         added = _ingest(store, documents, "documents", len(documents))
@@ -97,16 +107,9 @@ def add(
     ],
     *,
     collection: Collection = "docs",
-    dims: Annotated[
-        str | None, typer.Option(help=f"The fields of a new collection; {DIMS} if not given.")
-    ] = None,
+    dims: Dims = None,
     embedder: Embedder = None,
-    root: Annotated[
-        str | None,
-        typer.Option(
-            help="Make ids relative to this directory, so that they are the same on every machine."
-        ),
-    ] = None,
+    root: Root = None,
     id: Annotated[str | None, typer.Option(help="The id of a text on standard input.")] = None,
     format: Annotated[
         str | None,
@@ -216,16 +219,17 @@ def delete(
 
 
 def _open_or_make(url: str, collection: str, dims: str | None, embedder: str | None) -> Store:
+    def opened(dims: str | None, embedder: str | None) -> Store:
+        return connect(url, collection=collection, dims=dims, embedder=embedder, batch_size=BATCH)
+
     try:
-        store = connect(url, collection=collection, embedder=embedder)
+        store = opened(None, embedder)
     except CollectionMissing:
-        dims, embedder = DIMS if dims is None else dims, embedder or EMBEDDER
-        return connect(url, collection=collection, dims=dims, embedder=embedder)
+        return opened(DIMS if dims is None else dims, embedder or EMBEDDER)
     if dims is None:
         return store
     store.close()
-    # Raises where the collection has others, showing both sides.
-    return connect(url, collection=collection, dims=dims, embedder=embedder)
+    return opened(dims, embedder)  # raises where the collection has others, showing both sides
 
 
 def _ingest(store: Store, documents: Iterable[Document], unit: str, total: int | None) -> Added:
@@ -308,42 +312,6 @@ def _program() -> str:
 
 def _print(made: Any) -> None:
     typer.echo(json.dumps(made, default=str))  # an engine tells of itself what it likes
-
-
-# Conditions
-
-_OPERATORS: dict[str, Callable[[Any, Any], Filter]] = {
-    "=": operator.eq, "==": operator.eq, "!=": operator.ne,
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
-
-_CONDITION = re.compile(r"\s*([^=!<>]*?)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
-
-
-def condition(wheres: Iterable[str]) -> Filter | None:
-    """Return the filter that all of the conditions make, None of none. Raises FilterError."""
-    parts = [_compared(text) for text in wheres]
-    return And(tuple(parts)) if parts else None
-
-
-def _compared(text: str) -> Filter:
-    match = _CONDITION.fullmatch(text)
-    if match is None:
-        raise FilterError(f"cannot read {text!r}; write KEY=VALUE, or one of != >= <= > <")
-    key, symbol, value = F(match[1]), match[2], _value(match[3])
-    return _OPERATORS[symbol](key, value)
-
-
-def _value(text: str) -> Any:
-    """Return what a JSON text says, or the text itself where it is none."""
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and Infinity are no JSON, so they are strings
 
 
 # Errors

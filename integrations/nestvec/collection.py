@@ -25,7 +25,8 @@ from .errors import (
     NestvecError,
     RecordError,
 )
-from .filters import Filter, check_filter
+from .filter_forms import Where, as_filter
+from .filters import Filter
 from .flow import Call, Flow
 from .funnel import Funnel, Plan, default_funnel, plan
 from .nesting import Matrix, Nesting, nest, unit_rows
@@ -171,7 +172,7 @@ class Collection:
             yield from self.backend.settle()
         return stored
 
-    def delete(self, ids: Iterable[Any] | None = None, where: Filter | None = None) -> Flow[int]:
+    def delete(self, ids: Iterable[Any] | None = None, where: Where | None = None) -> Flow[int]:
         """Delete documents by their ids or by a filter; return how many there were.
 
         Without either nothing is deleted and RecordError is raised.
@@ -185,7 +186,7 @@ class Collection:
             ids = _ids(ids)
             if not ids:
                 return 0
-        return (yield from self.backend.delete(ids, check_filter(where)))
+        return (yield from self.backend.delete(ids, as_filter(where)))
 
     def drop(self) -> Flow[None]:
         """Delete the collection with all of its documents; the store is closed then."""
@@ -198,7 +199,7 @@ class Collection:
         query: Any,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
         min_score: float | None = None,
         offset: int = 0,
@@ -213,7 +214,7 @@ class Collection:
         """
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = check_filter(where)
+        where = as_filter(where)
         queries = yield from self._queries(query)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
@@ -223,7 +224,7 @@ class Collection:
         queries: Iterable[Any],
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
         min_score: float | None = None,
         offset: int = 0,
@@ -231,7 +232,7 @@ class Collection:
         """Return the hits of each query, as `search` does, asking the engine only once."""
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = check_filter(where)
+        where = as_filter(where)
         if isinstance(queries, str):
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
@@ -245,7 +246,7 @@ class Collection:
         query: Any,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
     ) -> Flow[Trace]:
         """Run a query stage by stage and beside an exact search; return what happened.
@@ -254,7 +255,7 @@ class Collection:
         Raises as `search` does.
         """
         steps = plan(funnel, self.nesting, k)
-        where = check_filter(where)
+        where = as_filter(where)
         queries = yield from self._queries(query)
         entering = yield from self.backend.count(where)
         yield from self.backend.search(
@@ -283,9 +284,9 @@ class Collection:
         found = {record.id: record for record in (yield from self.backend.get(wanted, vectors))}
         return [found[id] for id in wanted if id in found]
 
-    def count(self, where: Filter | None = None) -> Flow[int]:
+    def count(self, where: Where | None = None) -> Flow[int]:
         """Return how many documents there are, or how many a filter matches."""
-        return (yield from self.backend.count(check_filter(where)))
+        return (yield from self.backend.count(as_filter(where)))
 
     def page(
         self, where: Filter | None, after: Any, vectors: bool

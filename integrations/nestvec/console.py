@@ -135,7 +135,7 @@ def progress(
     """Show a progress bar on standard error, where that is a terminal; yield what advances it."""
     console = _console(stderr=True)
     if not console.is_terminal:
-        yield lambda amount: None
+        yield lambda _: None
         return
     count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())

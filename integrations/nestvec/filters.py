@@ -1,4 +1,4 @@
-"""The one filter language, and its meaning as a predicate over a record's metadata.
+"""The one filter language, and its meaning as a predicate over a record.
 
     (F("year") >= 2020) & F("lang").in_(["en", "de"]) & ~(F("author.name") == "Ann")
 
@@ -6,25 +6,40 @@ A comparison with a missing key or a value of another type is false; `!=`, `not_
 the plain negations, so a missing key satisfies them. On a list, a comparison holds when it holds
 for any element. Booleans are not numbers; ints and floats compare as numbers; strings compare by
 code point; a datetime or date compares by instant with strings in ISO 8601 form (no offset: UTC).
+docs/filters.md has the whole of it in one table.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from dataclasses import dataclass, field
 from operator import eq, ge, gt, le, lt
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from .errors import FilterError, RecordError
-from .records import plain
+from .filter_values import (
+    Scalar,
+    checked_key,
+    checked_text,
+    checked_value,
+    comparable,
+    matcher,
+    scalars,
+    short,
+    values,
+    words,
+)
+from .records import check_id
 
-__all__ = ["And", "Eq", "F", "Filter", "Ge", "Gt", "In", "Le", "Lt", "Ne", "Not", "NotIn", "Or"]
+__all__ = [
+    "And", "Between", "Document", "Eq", "Exists", "Filter", "Ge", "Gt", "IdIn", "In", "IsEmpty",
+    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or",
+]  # fmt: skip
 
-#: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
-Scalar = str | int | float | bool | None | datetime
+#: Levels of And, Or and Not within each other. A server reads 128 levels of JSON or 100 of
+#: protobuf, and a level here is two or three of those.
+MAX_DEPTH = 32
 
 
 class Document(Protocol):
@@ -45,13 +60,18 @@ class Filter(ABC):
     def matches(self, document: Document) -> bool:
         """Return whether a document, whose metadata is plain JSON, satisfies the filter."""
 
+    @property
+    def depth(self) -> int:
+        """How many levels of And, Or and Not there are."""
+        return 0
+
     def __and__(self, other: Filter) -> And:
         return And((*_parts(self, And), *_parts(_filter(other), And)))
 
     def __or__(self, other: Filter) -> Or:
         return Or((*_parts(self, Or), *_parts(_filter(other), Or)))
 
-    def __invert__(self) -> Not:
+    def __invert__(self) -> Filter:
         return Not(self)
 
     def __bool__(self) -> NoReturn:
@@ -60,7 +80,7 @@ class Filter(ABC):
 
 def _filter(value: object) -> Filter:
     if not isinstance(value, Filter):
-        raise FilterError(f"expected a filter such as F('year') >= 2020, got {value!r}")
+        raise FilterError(f"expected a filter such as F('year') >= 2020, got {short(value)}")
     return value
 
 
@@ -68,32 +88,70 @@ def _parts(node: Filter, kind: type[And | Or]) -> tuple[Filter, ...]:
     return node.parts if isinstance(node, kind) else (node,)
 
 
+# Comparisons
+
+
 @dataclass(frozen=True, slots=True)
-class _Compare(Filter):
-    """A comparison of what a key holds with one value."""
+class _Keyed(Filter):
+    """A condition on what a key holds: that any of its scalars satisfies it."""
 
     key: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", checked_key(self.key))
+
+    def matches(self, document: Document) -> bool:
+        return any(map(self.holds, scalars(document.metadata, self.key)))
+
+    @abstractmethod
+    def holds(self, stored: Any) -> bool:
+        """Return whether one stored scalar satisfies the condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compare(_Keyed):
+    """A comparison with one value."""
+
     value: Any
 
     symbol: ClassVar[str]
     compare: ClassVar[Callable[[Any, Any], Any]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", _checked_key(self.key))
-        object.__setattr__(self, "value", _checked_value(self.key, self.value))
-        if self.symbol not in ("==", "!=") and isinstance(self.value, (bool, type(None))):
-            raise FilterError(f"key {self.key!r}: {self.value!r} has no order; use == or !=")
-
-    def matches(self, document: Document) -> bool:
-        return any(self.holds(item) for item in scalars(document.metadata, self.key))
+        _Keyed.__post_init__(self)
+        object.__setattr__(self, "value", _operand(self.key, self.value))
+        if self.symbol not in ("==", "!="):
+            _check_order(self.key, self.value)
 
     def holds(self, stored: Any) -> bool:
-        """Return whether one stored scalar satisfies the comparison."""
-        pair = comparable(stored, self.value)
-        return pair is not None and bool(type(self).compare(*pair))
+        return _compared(type(self).compare, stored, self.value)
 
     def __repr__(self) -> str:
         return f"F({self.key!r}) {self.symbol} {self.value!r}"
+
+
+def _compared(compare: Callable[[Any, Any], Any], stored: Any, value: Scalar) -> bool:
+    pair = comparable(stored, value)
+    return pair is not None and bool(compare(*pair))
+
+
+def _operand(key: str, value: object) -> Scalar:
+    if isinstance(value, Filter):
+        raise FilterError(f"key {key!r}: compare with a value, not with {short(value)}")
+    return checked_value(key, value)
+
+
+def _listed(what: str, given: object) -> Iterable[Any]:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise FilterError(f"{what} takes a list, got {short(given)}")
+    if not (items := list(given)):
+        raise FilterError(f"{what} needs at least one value")
+    return items
+
+
+def _check_order(key: str, value: Scalar) -> None:
+    if isinstance(value, (bool, type(None))):
+        raise FilterError(f"key {key!r}: {value!r} has no order; use == or !=")
 
 
 class Eq(_Compare):
@@ -142,69 +200,204 @@ class Ne(_Compare):
 
 
 @dataclass(frozen=True, slots=True)
-class In(Filter):
-    """`F(key).in_(values)`: equal to any of them."""
+class Between(_Keyed):
+    """`F(key).between(low, high)`: one value is at least `low` and at most `high`."""
 
-    key: str
-    values: tuple[Any, ...]
+    low: Any
+    high: Any
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", _checked_key(self.key))
-        object.__setattr__(self, "values", _checked_values(self.key, self.values))
+        _Keyed.__post_init__(self)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, _operand(self.key, getattr(self, name)))
+            _check_order(self.key, getattr(self, name))
+        if type(self.low) is not type(self.high) and not comparable(self.low, self.high):
+            raise FilterError(
+                f"key {self.key!r}: nothing is between {self.low!r} and {self.high!r}, which have "
+                "different types"
+            )
 
-    def matches(self, document: Document) -> bool:
-        return any(equal.matches(document) for equal in self.equals())
+    def holds(self, stored: Any) -> bool:
+        return _compared(ge, stored, self.low) and _compared(le, stored, self.high)
+
+    def __repr__(self) -> str:
+        return f"F({self.key!r}).between({self.low!r}, {self.high!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class In(_Keyed):
+    """`F(key).in_(values)`: equal to any of them."""
+
+    values: tuple[Any, ...]
+    method: ClassVar[str] = "in_"
+
+    def __post_init__(self) -> None:
+        _Keyed.__post_init__(self)
+        given = _listed(f"key {self.key!r}: {self.method}", self.values)
+        object.__setattr__(self, "values", tuple(_operand(self.key, value) for value in given))
+
+    def holds(self, stored: Any) -> bool:
+        return any(_compared(eq, stored, value) for value in self.values)
 
     def equals(self) -> Iterator[Eq]:
         """Return the comparisons of which one must hold."""
         return (Eq(self.key, value) for value in self.values)
 
     def __repr__(self) -> str:
-        return f"F({self.key!r}).in_({list(self.values)!r})"
+        return f"F({self.key!r}).{self.method}({list(self.values)!r})"
 
 
 class NotIn(In):
     """`F(key).not_in(values)`: everything that `in_` does not match, so also a missing key."""
 
     __slots__ = ()
+    method = "not_in"
 
     def matches(self, document: Document) -> bool:
         return not In.matches(self, document)
 
+
+@dataclass(frozen=True, slots=True)
+class IdIn(Filter):
+    """`F.id_in(ids)`: the document's id is one of them."""
+
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "ids", tuple(map(check_id, _listed("id_in", self.ids))))
+        except RecordError as error:
+            raise FilterError(f"id_in: {error}") from None
+
+    def matches(self, document: Document) -> bool:
+        return document.id in self.ids
+
     def __repr__(self) -> str:
-        return f"F({self.key!r}).not_in({list(self.values)!r})"
+        return f"F.id_in({list(self.ids)!r})"
+
+
+# Presence and text
+
+
+class Exists(_Keyed):
+    """`F(key).exists()`: the key is there, whatever it holds, also null."""
+
+    __slots__ = ()
+
+    def matches(self, document: Document) -> bool:
+        return any(map(self.holds, values(document.metadata, self.key)))
+
+    def holds(self, stored: Any) -> bool:  # noqa: ARG002
+        return True
+
+    def __repr__(self) -> str:
+        return f"F({self.key!r}).exists()"
+
+
+class IsEmpty(_Keyed):
+    """`F(key).is_empty()`: the key is missing, or holds null or a list of nothing."""
+
+    __slots__ = ()
+
+    def matches(self, document: Document) -> bool:
+        return all(map(self.holds, values(document.metadata, self.key)))
+
+    def holds(self, stored: Any) -> bool:
+        return stored is None or stored == []
+
+    def __repr__(self) -> str:
+        return f"F({self.key!r}).is_empty()"
 
 
 @dataclass(frozen=True, slots=True)
-class And(Filter):
-    """All of the parts; of no parts: everything."""
+class Matches(_Keyed):
+    """`F(key).matches(text)`: one string has every word of the text, in any case and order."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _Keyed.__post_init__(self)
+        object.__setattr__(self, "text", checked_text(self.key, self.text))
+        if not words(self.text):
+            raise FilterError(f"key {self.key!r}: there is no word in {short(self.text)}")
+
+    def holds(self, stored: Any) -> bool:
+        return isinstance(stored, str) and set(words(self.text)) <= set(words(stored))
+
+    def __repr__(self) -> str:
+        return f"F({self.key!r}).matches({self.text!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Like(_Keyed):
+    r"""`F(key).like(pattern)`: SQL's LIKE, where `%` is any text and `_` any character.
+
+    `\` takes the next character as it is. `ilike` ignores case.
+    """
+
+    pattern: str
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        _Keyed.__post_init__(self)
+        object.__setattr__(self, "pattern", checked_text(self.key, self.pattern))
+        matcher(self.pattern, self.ignore_case)
+
+    def holds(self, stored: Any) -> bool:
+        return isinstance(stored, str) and matcher(self.pattern, self.ignore_case)(stored)
+
+    def __repr__(self) -> str:
+        return f"F({self.key!r}).{'ilike' if self.ignore_case else 'like'}({self.pattern!r})"
+
+
+# Combinations
+
+
+@dataclass(frozen=True, slots=True)
+class _Several(Filter):
+    """Some filters, combined."""
 
     parts: tuple[Filter, ...]
+    depth: int = field(init=False, compare=False, repr=False)
+
+    symbol: ClassVar[str]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(_filter(part) for part in self.parts))
+        object.__setattr__(self, "depth", _depth(self.parts))
+
+    def __repr__(self) -> str:
+        # Operators join one level only, so that what they would flatten is written out.
+        if len(self.parts) > 1 and not any(type(part) is type(self) for part in self.parts):
+            return f" {self.symbol} ".join(f"({part!r})" for part in self.parts)
+        return f"{type(self).__name__}({self.parts!r})"
+
+
+def _depth(parts: Iterable[Filter]) -> int:
+    depth = 1 + max((part.depth for part in parts), default=0)
+    if depth > MAX_DEPTH:
+        raise FilterError(f"a filter has at most {MAX_DEPTH} levels of & | ~ within each other")
+    return depth
+
+
+class And(_Several):
+    """All of the parts; of no parts: everything."""
+
+    __slots__ = ()
+    symbol = "&"
 
     def matches(self, document: Document) -> bool:
         return all(part.matches(document) for part in self.parts)
 
-    def __repr__(self) -> str:
-        return " & ".join(f"({part!r})" for part in self.parts) if self.parts else "And(())"
 
-
-@dataclass(frozen=True, slots=True)
-class Or(Filter):
+class Or(_Several):
     """Any of the parts; of no parts: nothing."""
 
-    parts: tuple[Filter, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(_filter(part) for part in self.parts))
+    __slots__ = ()
+    symbol = "|"
 
     def matches(self, document: Document) -> bool:
         return any(part.matches(document) for part in self.parts)
-
-    def __repr__(self) -> str:
-        return " | ".join(f"({part!r})" for part in self.parts) if self.parts else "Or(())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,148 +405,16 @@ class Not(Filter):
     """Everything that the part does not match."""
 
     part: Filter
+    depth: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _filter(self.part)
+        object.__setattr__(self, "depth", _depth((_filter(self.part),)))
 
     def matches(self, document: Document) -> bool:
         return not self.part.matches(document)
 
+    def __invert__(self) -> Filter:
+        return self.part
+
     def __repr__(self) -> str:
         return f"~({self.part!r})"
-
-
-class F:
-    """A metadata key to build filters from: `F("year") >= 2020`; dots descend: `"author.name"`."""
-
-    __slots__ = ("key",)
-    __hash__ = None  # type: ignore[assignment]  # == builds a filter, so F cannot be a dict key
-
-    def __init__(self, key: str) -> None:
-        self.key = _checked_key(key)
-
-    def __eq__(self, value: object) -> Eq:  # type: ignore[override]
-        return Eq(self.key, value)
-
-    def __ne__(self, value: object) -> Ne:  # type: ignore[override]
-        return Ne(self.key, value)
-
-    def __lt__(self, value: Any) -> Lt:
-        return Lt(self.key, value)
-
-    def __le__(self, value: Any) -> Le:
-        return Le(self.key, value)
-
-    def __gt__(self, value: Any) -> Gt:
-        return Gt(self.key, value)
-
-    def __ge__(self, value: Any) -> Ge:
-        return Ge(self.key, value)
-
-    def in_(self, values: Iterable[Any]) -> In:
-        """Return the filter that the key equals any of the values."""
-        return In(self.key, values)  # type: ignore[arg-type]
-
-    def not_in(self, values: Iterable[Any]) -> NotIn:
-        """Return the filter that the key equals none of the values."""
-        return NotIn(self.key, values)  # type: ignore[arg-type]
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r})"
-
-
-def check_filter(where: Any) -> Filter | None:
-    """Return what was given as `where` if it is a filter or None. Raises FilterError."""
-    return None if where is None else _filter(where)
-
-
-def path(key: str) -> tuple[str, ...]:
-    """Return the steps of a key: `"author.name"` descends from `author` to `name`."""
-    return tuple(key.split("."))
-
-
-def scalars(metadata: Mapping[str, Any], key: str) -> Iterator[Any]:
-    """Yield what a comparison with `key` looks at: the scalar there, or the scalars of its list."""
-    found: Any = metadata
-    for step in path(key):
-        if not isinstance(found, Mapping) or step not in found:
-            return
-        found = found[step]
-    for item in found if isinstance(found, list) else (found,):
-        if not isinstance(item, (list, dict)):
-            yield item
-
-
-def comparable(stored: Any, value: Scalar) -> tuple[Any, Any] | None:
-    """Return the pair to compare, or None where the types make the comparison false."""
-    if isinstance(value, datetime):
-        moment = instant(stored) if isinstance(stored, str) else None
-        return None if moment is None else (moment, value)
-    if isinstance(value, bool) or value is None:
-        return (stored, value) if type(stored) is type(value) else None
-    if isinstance(value, str):
-        return (stored, value) if isinstance(stored, str) else None
-    if isinstance(stored, (int, float)) and not isinstance(stored, bool):
-        return stored, value
-    return None
-
-
-_INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
-)
-
-
-def instant(text: str) -> datetime | None:
-    """Return the moment that a string in ISO 8601 form names, or None; no offset means UTC."""
-    match = _INSTANT.fullmatch(text)
-    if match is None:
-        return None
-    day, minutes, seconds, fraction, offset = match.groups()
-    if fraction and not seconds:
-        return None
-    written = f"{day}T{minutes or '00:00'}{seconds or ':00'}"
-    zone = "+00:00" if offset in (None, "Z") else offset
-    try:
-        moment = datetime.fromisoformat(f"{written}.{(fraction or '.')[1:]:0<6}{zone}")
-        return moment.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _checked_key(key: object) -> str:
-    if not isinstance(key, str) or not all(path(key)):
-        raise FilterError(f"a key is a name or a path such as 'author.name', got {key!r}")
-    return key
-
-
-def _checked_value(key: str, value: object) -> Scalar:
-    if isinstance(value, date):
-        return _moment(value)
-    if isinstance(value, F | Filter):
-        raise FilterError(f"key {key!r}: compare with a value, not with {value!r}")
-    try:
-        stored = plain(value, f"key {key!r}")
-    except RecordError as error:
-        raise FilterError(str(error)) from None
-    if isinstance(stored, (list, dict)):
-        raise FilterError(f"key {key!r}: compare with one value, not {value!r}; in_ takes several")
-    return stored  # type: ignore[no-any-return]
-
-
-def _moment(value: date) -> datetime:
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
-    try:
-        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return aware.astimezone(timezone.utc)
-    except OverflowError:
-        raise FilterError(f"{value!r} is out of range once it is in UTC") from None
-
-
-def _checked_values(key: str, values: object) -> tuple[Scalar, ...]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise FilterError(f"key {key!r}: in_ and not_in take a list of values, got {values!r}")
-    checked = tuple(_checked_value(key, value) for value in values)
-    if not checked:
-        raise FilterError(f"key {key!r}: in_ and not_in need at least one value")
-    return checked

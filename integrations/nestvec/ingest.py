@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .passages import Document, passage_id
+from .records import Record
 from .store import Store
 
-__all__ = ["Added", "ingest", "passages_from"]
+__all__ = ["BATCH", "Added", "ingest", "passages_from"]
 
-#: How many passages are stored at once.
-_GROUP = 512
+#: How many passages a store that documents are added to takes at once: its `batch_size`.
+BATCH = 512
 
 #: How many passages past its end a document is searched for at a time.
 _WINDOW = 8
@@ -36,34 +37,43 @@ def ingest(
     documents that `advance` was told of are stored then, and adding all again does no harm.
     """
     added = Added()
-    for group in _groups(documents):
-        latest = {document.id: document for document in group}
-        records = [record for document in latest.values() for record in document.passages]
-        store.add_records(records)
-        # Only now, so that an interruption leaves a document too long rather than cut.
-        ends = {id: len(doc.passages) for id, doc in latest.items() if not doc.alone}
-        if stale := passages_from(store, ends):
-            added.removed += store.delete(ids=stale)
-        blank = sum(not document.passages for document in latest.values())
-        added.documents += len(latest) - blank
-        added.blank += blank
-        added.passages += len(records)
-        for document in group:
-            advance(document)
+    waiting: dict[str, Document] = {}
+
+    def records() -> Iterator[Record]:
+        # All in one call, because an engine may build its index anew at the end of each.
+        given = 0
+        for document in documents:
+            for record in document.passages:
+                # The store asks for the first record of a batch when it has stored those before.
+                if given % BATCH == 0:
+                    waiting.pop(document.id, None)  # this one replaces it
+                    _finish(store, waiting, added, advance)
+                yield record
+                given += 1
+            waiting[document.id] = document
+
+    store.add_records(records())
+    _finish(store, waiting, added, advance)
     return added
 
 
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += max(1, len(document.passages))
-        if size >= _GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _finish(
+    store: Store,
+    stored: dict[str, Document],
+    added: Added,
+    advance: Callable[[Document], None],
+) -> None:
+    """Remove what earlier versions of stored documents had beyond their end, and count them."""
+    # Only now, so that an interruption leaves a document too long rather than cut.
+    ends = {id: len(document.passages) for id, document in stored.items() if not document.alone}
+    if stale := passages_from(store, ends):
+        added.removed += store.delete(ids=stale)
+    for document in stored.values():
+        added.documents += bool(document.passages)
+        added.blank += not document.passages
+        added.passages += len(document.passages)
+        advance(document)
+    stored.clear()
 
 
 def passages_from(store: Store, ends: Mapping[str, int]) -> list[str]:

@@ -27,6 +27,8 @@ from .adapting import Places, deleted, diverse, explained, known, planned
 from .embedders import resolve
 from .embedders.wrappers import LangChainEmbedder
 from .errors import ConfigError, MissingExtra, NestingError
+from .filter_forms import as_filter
+from .filters import Filter
 from .flow import Flow, arun, run
 from .funnel import Funnel
 from .nesting import Nesting, unit_rows
@@ -409,6 +411,12 @@ class FunnelRetriever(BaseRetriever):
             Funnel.parse(given)
         return str(given) if isinstance(given, Funnel) else given
 
+    @field_validator("filter")
+    @classmethod
+    def _meant(cls, given: Any) -> Any:
+        as_filter(given)
+        return given
+
     @model_validator(mode="after")
     def _one_place(self) -> FunnelRetriever:
         if self.store is None and self.url is None:
@@ -436,7 +444,9 @@ class FunnelRetriever(BaseRetriever):
         return secrets
 
     def to_json(self) -> Any:
-        return super().to_json() if self.store is None else self.to_json_not_implemented()
+        """Return the configuration; a filter in it is a dict, and a `store` cannot be written."""
+        written = self.store is None and not isinstance(self.filter, Filter)
+        return super().to_json() if written else self.to_json_not_implemented()
 
     # Where
 

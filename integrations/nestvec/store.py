@@ -18,7 +18,8 @@ from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
 from .errors import ConfigError, MissingExtra
-from .filters import Filter, check_filter
+from .filter_forms import Where, as_filter
+from .filters import Filter
 from .flow import Flow, arun, run
 from .nesting import Nesting
 from .records import Record
@@ -180,9 +181,9 @@ class Store(_Opened):
     verify = _blocking(Collection.verify)
     drop = _blocking(Collection.drop)
 
-    def scan(self, where: Filter | None = None, *, vectors: bool = False) -> Iterator[Record]:
+    def scan(self, where: Where | None = None, *, vectors: bool = False) -> Iterator[Record]:
         """Return an iterator over all documents that match, in no particular order."""
-        return self._scan(check_filter(where), vectors)
+        return self._scan(as_filter(where), vectors)
 
     def _scan(self, where: Filter | None, vectors: bool) -> Iterator[Record]:
         after = None
@@ -232,9 +233,9 @@ class AsyncStore(_Opened):
     verify = _awaited(Collection.verify)
     drop = _awaited(Collection.drop)
 
-    def scan(self, where: Filter | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:
+    def scan(self, where: Where | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:
         """Return an async iterator over all documents that match, in no particular order."""
-        return self._scan(check_filter(where), vectors)
+        return self._scan(as_filter(where), vectors)
 
     async def _scan(self, where: Filter | None, vectors: bool) -> AsyncIterator[Record]:
         after = None

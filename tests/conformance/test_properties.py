@@ -24,7 +24,7 @@ EDGES = [0, -0.0, 1, 1.0, True, False, None, "", "1", "a", "b", 2**53, 2**53 + 1
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**63), 2**63 - 1)
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 scalars = st.sampled_from(EDGES) | st.none() | st.booleans() | integers | floats | texts
 values = st.recursive(
     scalars,
@@ -66,7 +66,31 @@ filters: st.SearchStrategy[Filter] = st.recursive(
     max_leaves=4,
 )
 
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=512)
 sizes = count()
+
+
+@given(
+    st.dictionaries(ids, st.tuples(st.text(st.characters(exclude_categories=["Cs"])), metadatas))
+)
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_a_record_comes_out_as_it_went_in(
+    engine: Engine, some: dict[str, tuple[str, dict[str, Any]]]
+) -> None:
+    store = engine.connect(collection=f"r{next(sizes)}", dims=(2,), dim=8)
+    given_records = [Record(id, text, metadata, ROWS[0]) for id, (text, metadata) in some.items()]
+    assert store.add_records(given_records) == list(some)
+    assert store.count() == len(some)
+    for record in store.get(some):
+        text, metadata = some[record.id]
+        assert record.text == text
+        assert same(record.metadata, metadata)
+    assert {hit.id for hit in store.search(ROWS[1], k=len(some) + 1)} == set(some)
+    assert store.delete(ids=some) == len(some)
+    store.drop()
 
 
 @given(

@@ -17,7 +17,7 @@ import pytest
 
 import nestvec
 from nestvec import And, F, Filter, FilterError, cli, ingest
-from nestvec.cli import condition
+from nestvec.conditions import condition
 from nestvec.passages import Document
 from nestvec.records import Record
 

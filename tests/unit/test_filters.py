@@ -146,9 +146,9 @@ def use_a_chain() -> Any:
         (lambda: F("a") == [1], "in_ takes several"),
         (lambda: F("a") == {1}, "set is not JSON"),
         (lambda: F("a").in_([float("nan")]), "nan"),
-        (lambda: F("a") == F("b"), "compare with a value"),
+        (lambda: F("a") == (F("b") == 1), "compare with a value"),
         (lambda: F("a").in_([]), "at least one value"),
-        (lambda: F("a").in_(3), "take a list"),  # type: ignore[arg-type]
+        (lambda: F("a").in_(3), "takes a list"),  # type: ignore[arg-type]
         (lambda: F(""), "a key is"),
         (lambda: F(3), "a key is"),  # type: ignore[arg-type]
         (lambda: (F("a") == 1) & True, "expected a filter"),  # type: ignore[operator]

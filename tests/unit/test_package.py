@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"flow", "nesting"},
     {"records"},
-    {"filters", "funnel"},
+    {"filter_builder", "filter_forms", "filter_values", "filters", "funnel"},
     {"backends", "embedders", "adaptors"},
     {"sources"},
     {"collection"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"evaluation", "sizing", "tuning"},
     {"adapting"},
     {"langchain", "llama_index"},
-    {"cli", "console", "demo", "ingest", "passages", "stdlib_docs"},
+    {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
 
 #: Third-party packages that `import nestvec` may load.

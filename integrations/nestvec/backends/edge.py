@@ -82,7 +82,7 @@ class EdgeBackend(Backend):
         self.url, self.collection = url, collection
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
-        self._per_record = 1
+        self._per_record = self._kept = 1
 
     def check(self, nesting: Nesting) -> None:
         super().check(nesting)
@@ -100,13 +100,16 @@ class EdgeBackend(Backend):
     def ready(self, head: Head) -> Flow[None]:
         yield Call("load")
         info = yield Call("info")
-        kept = len({vector_name(field) for field in head.nesting.fields})
-        self._pending = info.points_count - info.indexed_vectors_count // kept
-        self._per_record = head.nesting.dim * 4
+        self._learn(head.nesting)
+        self._pending = info.points_count - info.indexed_vectors_count // self._kept
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
-        self._per_record = head.nesting.dim * 4
+        self._learn(head.nesting)
+
+    def _learn(self, nesting: Nesting) -> None:
+        self._per_record = nesting.dim * 4
+        self._kept = len({vector_name(field) for field in nesting.fields})
 
     def upsert(self, batch: Batch) -> Flow[None]:
         payloads = [
@@ -185,11 +188,12 @@ class EdgeBackend(Backend):
     def info(self) -> Flow[Mapping[str, Any]]:
         shard = yield Call("info")
         disk = yield Call("disk_bytes")
+        searched = shard.indexed_vectors_count // self._kept  # the engine counts every field's
         return {
             "engine": "edge",
             "disk_bytes": disk,
             "segments": shard.segments_count,
-            "indexed_vectors": shard.indexed_vectors_count,
+            "indexed": searched,
         }
 
     def drop(self) -> Flow[None]:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..filters import And, Eq, Filter, Ge, Gt, In, Le, Lt, Ne, Not, NotIn, Or, path
+from ..filter_values import path
+from ..filters import And, Eq, Filter, Ge, Gt, In, Le, Lt, Ne, Not, NotIn, Or
 from ..records import Hit, Record
 
 __all__ = ["Bounds", "Condition", "bounds", "hit", "payload", "point_id", "record"]
