@@ -30,8 +30,13 @@ def main() -> None:
     from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
     named = os.environ.get("EMBEDDING_MODEL")
-    # The full vectors are asked for; nestvec cuts the prefixes itself.
-    embeddings = OpenAIEmbeddings(model=named) if named else MatryoshkaEmbeddings("static")
+    embeddings = (
+        # The full vectors are asked for, and nestvec cuts the prefixes itself. Texts are sent as
+        # texts: token numbers, the default, are understood by OpenAI only.
+        OpenAIEmbeddings(model=named, check_embedding_ctx_length=False)
+        if named
+        else MatryoshkaEmbeddings("static")
+    )
     vectorstore = NestedVectorStore.from_texts(TEXTS, embeddings, url="memory:", dims=(64,))
     retriever = FunnelRetriever(store=vectorstore, k=2)
     chain = (
