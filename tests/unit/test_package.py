@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {"flow", "nesting"},
     {"records"},
-    {"filter_builder", "filter_forms", "filter_values", "filters", "funnel"},
+    {"filter_forms", "filter_nodes", "filter_values", "filters", "funnel"},
     {"backends", "embedders", "adaptors"},
     {"sources"},
     {"collection"},
