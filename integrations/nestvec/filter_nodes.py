@@ -141,7 +141,7 @@ def _operand(key: str, value: object) -> Scalar:
 
 def _listed(what: str, given: object) -> Iterable[Any]:
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise FilterError(f"{what} takes a list, got {short(given)}")
+        raise FilterError(f"{what} takes a list of values, got {short(given)}")
     if not (items := list(given)):
         raise FilterError(f"{what} needs at least one value")
     return items
