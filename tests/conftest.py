@@ -1,5 +1,8 @@
 """Settings for every suite."""
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Engines work on disk, so a slow example says nothing; every case is reproducible by its seed.
@@ -7,3 +10,17 @@ settings.register_profile(
     "nestvec", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("nestvec")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--qdrant-url",
+        help="run the conformance suite over this Qdrant server too; it is emptied of the suite's "
+        "collections, and QDRANT_API_KEY is its key",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Suites list their engines when they are imported, before any fixture could tell.
+    if url := config.getoption("--qdrant-url"):
+        os.environ["NESTVEC_QDRANT_URL"] = url

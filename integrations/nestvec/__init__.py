@@ -15,13 +15,13 @@ from .errors import (
     RecordError,
     Unavailable,
 )
-from .filter_builder import F
 from .filter_forms import as_filter
 from .filters import (
     And,
     Between,
     Eq,
     Exists,
+    F,
     Filter,
     Ge,
     Gt,

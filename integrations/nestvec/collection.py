@@ -238,7 +238,9 @@ class Collection:
         many = []
         for query in queries:
             many.append((yield from self._queries(query)))
-        found = (yield from self.backend.search_many(many, steps, where)) if many else []
+        if not many:
+            return []
+        found = yield from self.backend.search_many(many, steps, where)
         return [_at_least(least, hits) for hits in found]
 
     def explain(

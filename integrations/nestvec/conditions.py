@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from .errors import FilterError
-from .filter_builder import F
-from .filters import And, Filter
+from .filters import And, F, Filter
 
 __all__ = ["condition"]
 

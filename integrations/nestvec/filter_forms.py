@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from .errors import FilterError
-from .filter_builder import F
+from .filter_nodes import MAX_DEPTH
 from .filter_values import instant, short
-from .filters import MAX_DEPTH, And, Filter, Not, Or
+from .filters import And, Eq, F, Filter, Not, Or
 
 __all__ = ["Where", "as_filter", "from_dict", "from_llama_index"]
 
@@ -127,7 +127,7 @@ def _field(key: F, value: Any, depth: int) -> Filter:
             "values, or {'$contains_all': […]}"
         )
     if not isinstance(value, Mapping) or "$date" in value:
-        return key == _value(key, value)
+        return Eq(key.key, _value(key, value))
     if not value:
         raise FilterError(f"key {key.key!r}: {{}} has no operator")
     return _all(_operation(key, name, operand, depth) for name, operand in value.items())

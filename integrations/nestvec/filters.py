@@ -1,420 +1,125 @@
-"""The one filter language, and its meaning as a predicate over a record.
+"""The filter language: `F`, the metadata key that filters are built from, and the filters.
 
     (F("year") >= 2020) & F("lang").in_(["en", "de"]) & ~(F("author.name") == "Ann")
 
-A comparison with a missing key or a value of another type is false; `!=`, `not_in` and `~` are
-the plain negations, so a missing key satisfies them. On a list, a comparison holds when it holds
-for any element. Booleans are not numbers; ints and floats compare as numbers; strings compare by
-code point; a datetime or date compares by instant with strings in ISO 8601 form (no offset: UTC).
-docs/filters.md has the whole of it in one table.
+What a filter means is the predicate `matches` of each, in filter_nodes.py; docs/filters.md has it
+in one table.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from operator import eq, ge, gt, le, lt
-from typing import Any, ClassVar, NoReturn, Protocol
+import re
+from collections.abc import Iterable
+from typing import Any
 
-from .errors import FilterError, RecordError
-from .filter_values import (
-    Scalar,
-    checked_key,
-    checked_text,
-    checked_value,
-    comparable,
-    matcher,
-    scalars,
-    short,
-    values,
-    words,
+from .filter_nodes import (
+    And,
+    Between,
+    Eq,
+    Exists,
+    Filter,
+    Ge,
+    Gt,
+    IdIn,
+    In,
+    IsEmpty,
+    Le,
+    Like,
+    Lt,
+    Matches,
+    Ne,
+    Not,
+    NotIn,
+    Or,
 )
-from .records import check_id
+from .filter_values import checked_key, checked_text
 
 __all__ = [
-    "And", "Between", "Document", "Eq", "Exists", "Filter", "Ge", "Gt", "IdIn", "In", "IsEmpty",
-    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or",
+    "And", "Between", "Eq", "Exists", "F", "Filter", "Ge", "Gt", "IdIn", "In", "IsEmpty", "Le",
+    "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or",
 ]  # fmt: skip
 
-#: Levels of And, Or and Not within each other. A server reads 128 levels of JSON or 100 of
-#: protobuf, and a level here is two or three of those.
-MAX_DEPTH = 32
 
+class F:
+    """A metadata key to build filters from: `F("year") >= 2020`.
 
-class Document(Protocol):
-    """What a filter looks at: a Record, a Hit, or anything else with these."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def metadata(self) -> Mapping[str, Any]: ...
-
-
-class Filter(ABC):
-    """A condition on a document; `&`, `|` and `~` combine conditions."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def matches(self, document: Document) -> bool:
-        """Return whether a document, whose metadata is plain JSON, satisfies the filter."""
-
-    @property
-    def depth(self) -> int:
-        """How many levels of And, Or and Not there are."""
-        return 0
-
-    def __and__(self, other: Filter) -> And:
-        return And((*_parts(self, And), *_parts(_filter(other), And)))
-
-    def __or__(self, other: Filter) -> Or:
-        return Or((*_parts(self, Or), *_parts(_filter(other), Or)))
-
-    def __invert__(self) -> Filter:
-        return Not(self)
-
-    def __bool__(self) -> NoReturn:
-        raise FilterError("combine filters with & | ~, not with and, or, not (nor chain a < b < c)")
-
-
-def _filter(value: object) -> Filter:
-    if not isinstance(value, Filter):
-        raise FilterError(f"expected a filter such as F('year') >= 2020, got {short(value)}")
-    return value
-
-
-def _parts(node: Filter, kind: type[And | Or]) -> tuple[Filter, ...]:
-    return node.parts if isinstance(node, kind) else (node,)
-
-
-# Comparisons
-
-
-@dataclass(frozen=True, slots=True)
-class _Keyed(Filter):
-    """A condition on what a key holds: that any of its scalars satisfies it."""
-
-    key: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", checked_key(self.key))
-
-    def matches(self, document: Document) -> bool:
-        return any(map(self.holds, scalars(document.metadata, self.key)))
-
-    @abstractmethod
-    def holds(self, stored: Any) -> bool:
-        """Return whether one stored scalar satisfies the condition."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Compare(_Keyed):
-    """A comparison with one value."""
-
-    value: Any
-
-    symbol: ClassVar[str]
-    compare: ClassVar[Callable[[Any, Any], Any]]
-
-    def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
-        object.__setattr__(self, "value", _operand(self.key, self.value))
-        if self.symbol not in ("==", "!="):
-            _check_order(self.key, self.value)
-
-    def holds(self, stored: Any) -> bool:
-        return _compared(type(self).compare, stored, self.value)
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}) {self.symbol} {self.value!r}"
-
-
-def _compared(compare: Callable[[Any, Any], Any], stored: Any, value: Scalar) -> bool:
-    pair = comparable(stored, value)
-    return pair is not None and bool(compare(*pair))
-
-
-def _operand(key: str, value: object) -> Scalar:
-    if isinstance(value, Filter):
-        raise FilterError(f"key {key!r}: compare with a value, not with {short(value)}")
-    return checked_value(key, value)
-
-
-def _listed(what: str, given: object) -> Iterable[Any]:
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise FilterError(f"{what} takes a list, got {short(given)}")
-    if not (items := list(given)):
-        raise FilterError(f"{what} needs at least one value")
-    return items
-
-
-def _check_order(key: str, value: Scalar) -> None:
-    if isinstance(value, (bool, type(None))):
-        raise FilterError(f"key {key!r}: {value!r} has no order; use == or !=")
-
-
-class Eq(_Compare):
-    """`F(key) == value`."""
-
-    __slots__ = ()
-    symbol, compare = "==", eq
-
-
-class Lt(_Compare):
-    """`F(key) < value`."""
-
-    __slots__ = ()
-    symbol, compare = "<", lt
-
-
-class Le(_Compare):
-    """`F(key) <= value`."""
-
-    __slots__ = ()
-    symbol, compare = "<=", le
-
-
-class Gt(_Compare):
-    """`F(key) > value`."""
-
-    __slots__ = ()
-    symbol, compare = ">", gt
-
-
-class Ge(_Compare):
-    """`F(key) >= value`."""
-
-    __slots__ = ()
-    symbol, compare = ">=", ge
-
-
-class Ne(_Compare):
-    """`F(key) != value`: everything that `==` does not match, so also a missing key."""
-
-    __slots__ = ()
-    symbol, compare = "!=", eq
-
-    def matches(self, document: Document) -> bool:
-        return not _Compare.matches(self, document)
-
-
-@dataclass(frozen=True, slots=True)
-class Between(_Keyed):
-    """`F(key).between(low, high)`: one value is at least `low` and at most `high`."""
-
-    low: Any
-    high: Any
-
-    def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
-        for name in ("low", "high"):
-            object.__setattr__(self, name, _operand(self.key, getattr(self, name)))
-            _check_order(self.key, getattr(self, name))
-        if type(self.low) is not type(self.high) and not comparable(self.low, self.high):
-            raise FilterError(
-                f"key {self.key!r}: nothing is between {self.low!r} and {self.high!r}, which have "
-                "different types"
-            )
-
-    def holds(self, stored: Any) -> bool:
-        return _compared(ge, stored, self.low) and _compared(le, stored, self.high)
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).between({self.low!r}, {self.high!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class In(_Keyed):
-    """`F(key).in_(values)`: equal to any of them."""
-
-    values: tuple[Any, ...]
-    method: ClassVar[str] = "in_"
-
-    def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
-        given = _listed(f"key {self.key!r}: {self.method}", self.values)
-        object.__setattr__(self, "values", tuple(_operand(self.key, value) for value in given))
-
-    def holds(self, stored: Any) -> bool:
-        return any(_compared(eq, stored, value) for value in self.values)
-
-    def equals(self) -> Iterator[Eq]:
-        """Return the comparisons of which one must hold."""
-        return (Eq(self.key, value) for value in self.values)
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).{self.method}({list(self.values)!r})"
-
-
-class NotIn(In):
-    """`F(key).not_in(values)`: everything that `in_` does not match, so also a missing key."""
-
-    __slots__ = ()
-    method = "not_in"
-
-    def matches(self, document: Document) -> bool:
-        return not In.matches(self, document)
-
-
-@dataclass(frozen=True, slots=True)
-class IdIn(Filter):
-    """`F.id_in(ids)`: the document's id is one of them."""
-
-    ids: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "ids", tuple(map(check_id, _listed("id_in", self.ids))))
-        except RecordError as error:
-            raise FilterError(f"id_in: {error}") from None
-
-    def matches(self, document: Document) -> bool:
-        return document.id in self.ids
-
-    def __repr__(self) -> str:
-        return f"F.id_in({list(self.ids)!r})"
-
-
-# Presence and text
-
-
-class Exists(_Keyed):
-    """`F(key).exists()`: the key is there, whatever it holds, also null."""
-
-    __slots__ = ()
-
-    def matches(self, document: Document) -> bool:
-        return any(map(self.holds, values(document.metadata, self.key)))
-
-    def holds(self, stored: Any) -> bool:  # noqa: ARG002
-        return True
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).exists()"
-
-
-class IsEmpty(_Keyed):
-    """`F(key).is_empty()`: the key is missing, or holds null or a list of nothing."""
-
-    __slots__ = ()
-
-    def matches(self, document: Document) -> bool:
-        return all(map(self.holds, values(document.metadata, self.key)))
-
-    def holds(self, stored: Any) -> bool:
-        return stored is None or stored == []
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).is_empty()"
-
-
-@dataclass(frozen=True, slots=True)
-class Matches(_Keyed):
-    """`F(key).matches(text)`: one string has every word of the text, in any case and order."""
-
-    text: str
-
-    def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
-        object.__setattr__(self, "text", checked_text(self.key, self.text))
-        if not words(self.text):
-            raise FilterError(f"key {self.key!r}: there is no word in {short(self.text)}")
-
-    def holds(self, stored: Any) -> bool:
-        return isinstance(stored, str) and set(words(self.text)) <= set(words(stored))
-
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).matches({self.text!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Like(_Keyed):
-    r"""`F(key).like(pattern)`: SQL's LIKE, where `%` is any text and `_` any character.
-
-    `\` takes the next character as it is. `ilike` ignores case.
+    Dots descend (`"author.name"`), `[]` goes through the elements of a list (`"tags[].name"`), and
+    double quotes keep a step as it is (`'"a.b".c'`).
     """
 
-    pattern: str
-    ignore_case: bool = False
+    __slots__ = ("key",)
+    __hash__ = None  # type: ignore[assignment]  # == builds a filter, so F cannot be a dict key
 
-    def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
-        object.__setattr__(self, "pattern", checked_text(self.key, self.pattern))
-        matcher(self.pattern, self.ignore_case)
+    def __init__(self, key: str) -> None:
+        self.key = checked_key(key)
 
-    def holds(self, stored: Any) -> bool:
-        return isinstance(stored, str) and matcher(self.pattern, self.ignore_case)(stored)
+    def __eq__(self, value: object) -> Eq:  # type: ignore[override]
+        return Eq(self.key, value)
 
-    def __repr__(self) -> str:
-        return f"F({self.key!r}).{'ilike' if self.ignore_case else 'like'}({self.pattern!r})"
+    def __ne__(self, value: object) -> Ne:  # type: ignore[override]
+        return Ne(self.key, value)
 
+    def __lt__(self, value: Any) -> Lt:
+        return Lt(self.key, value)
 
-# Combinations
+    def __le__(self, value: Any) -> Le:
+        return Le(self.key, value)
 
+    def __gt__(self, value: Any) -> Gt:
+        return Gt(self.key, value)
 
-@dataclass(frozen=True, slots=True)
-class _Several(Filter):
-    """Some filters, combined."""
+    def __ge__(self, value: Any) -> Ge:
+        return Ge(self.key, value)
 
-    parts: tuple[Filter, ...]
-    depth: int = field(init=False, compare=False, repr=False)
+    def between(self, low: Any, high: Any) -> Between:
+        """Return the filter that one value is at least `low` and at most `high`."""
+        return Between(self.key, low, high)
 
-    symbol: ClassVar[str]
+    def in_(self, values: Iterable[Any]) -> In:
+        """Return the filter that the key equals any of the values."""
+        return In(self.key, values)  # type: ignore[arg-type]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(_filter(part) for part in self.parts))
-        object.__setattr__(self, "depth", _depth(self.parts))
+    def not_in(self, values: Iterable[Any]) -> NotIn:
+        """Return the filter that the key equals none of the values."""
+        return NotIn(self.key, values)  # type: ignore[arg-type]
 
-    def __repr__(self) -> str:
-        # Operators join one level only, so that what they would flatten is written out.
-        if len(self.parts) > 1 and not any(type(part) is type(self) for part in self.parts):
-            return f" {self.symbol} ".join(f"({part!r})" for part in self.parts)
-        return f"{type(self).__name__}({self.parts!r})"
+    def contains_any(self, values: Iterable[Any]) -> In:
+        """Return the filter that a list has any of the values: `in_`, by another name."""
+        return In(self.key, values)  # type: ignore[arg-type]
 
+    def contains_all(self, values: Iterable[Any]) -> And:
+        """Return the filter that a list has all of the values."""
+        return And(tuple(In(self.key, values).equals()))  # type: ignore[arg-type]
 
-def _depth(parts: Iterable[Filter]) -> int:
-    depth = 1 + max((part.depth for part in parts), default=0)
-    if depth > MAX_DEPTH:
-        raise FilterError(f"a filter has at most {MAX_DEPTH} levels of & | ~ within each other")
-    return depth
+    def exists(self) -> Exists:
+        """Return the filter that the key is there, whatever it holds, also null."""
+        return Exists(self.key)
 
+    def is_empty(self) -> IsEmpty:
+        """Return the filter that the key is missing, or holds null or a list of nothing."""
+        return IsEmpty(self.key)
 
-class And(_Several):
-    """All of the parts; of no parts: everything."""
+    def matches(self, text: str) -> Matches:
+        """Return the filter that a string has every word of the text, in any case and order."""
+        return Matches(self.key, text)
 
-    __slots__ = ()
-    symbol = "&"
+    def contains_text(self, text: str, *, ignore_case: bool = False) -> Like:
+        """Return the filter that a string has the text in it."""
+        escaped = re.sub(r"([\\%_])", r"\\\1", checked_text(self.key, text))
+        return Like(self.key, f"%{escaped}%", ignore_case)
 
-    def matches(self, document: Document) -> bool:
-        return all(part.matches(document) for part in self.parts)
+    def like(self, pattern: str) -> Like:
+        r"""Return the filter of SQL's LIKE: `%` any text, `_` any character, `\` escapes."""
+        return Like(self.key, pattern)
 
+    def ilike(self, pattern: str) -> Like:
+        """Return the filter of LIKE in any case."""
+        return Like(self.key, pattern, True)
 
-class Or(_Several):
-    """Any of the parts; of no parts: nothing."""
-
-    __slots__ = ()
-    symbol = "|"
-
-    def matches(self, document: Document) -> bool:
-        return any(part.matches(document) for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Not(Filter):
-    """Everything that the part does not match."""
-
-    part: Filter
-    depth: int = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "depth", _depth((_filter(self.part),)))
-
-    def matches(self, document: Document) -> bool:
-        return not self.part.matches(document)
-
-    def __invert__(self) -> Filter:
-        return self.part
+    @staticmethod
+    def id_in(ids: Iterable[Any]) -> IdIn:
+        """Return the filter that the document's id is one of these."""
+        return IdIn(ids)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
-        return f"~({self.part!r})"
+        return f"F({self.key!r})"

@@ -36,6 +36,8 @@ class Stage:
 class Funnel:
     """The stages before the last one; the last is always the full vector, and k leave it.
 
+    Full is itself a stage only where there is no other field: then its graph is searched.
+
     Written as text it is `"64:200 256:40"`: 200 candidates leave the first 64 numbers, 40 leave
     the first 256, k leave full. A funnel without stages is `"exact"`, an exact scan of full.
     """
@@ -131,7 +133,7 @@ def _field(nesting: Nesting, name: str) -> Field:
         field = nesting[name]
     except NestingError as error:
         raise FunnelError(str(error)) from None
-    if field is nesting.full:
+    if field is nesting.full and len(nesting.fields) > 1:
         raise FunnelError("the last stage is always 'full'; leave it out, or write 'exact'")
     return field
 

@@ -17,7 +17,7 @@ __all__ = ["PRECISIONS", "Field", "Matrix", "Nesting", "nest", "unit_rows"]
 Matrix = npt.NDArray[np.float32]
 
 #: Bits a number, by precision.
-PRECISIONS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "binary": 1}
+PRECISIONS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "turbo": 4, "binary": 1}
 
 #: Precisions in which the full vector itself may be kept: rescoring needs its numbers.
 _FULL = ("float32", "float16")
@@ -63,17 +63,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Nesting:
-    """The fields of a collection, fewest bytes first, full last."""
+    """The fields of a collection, fewest bytes first, full last.
+
+    Only a collection that others made may have no field but full.
+    """
 
     fields: tuple[Field, ...]
 
     def __post_init__(self) -> None:
         if not self.fields or self.fields[-1].name != "full":
             raise NestingError("the last field of a nesting is the full vector")
-        if len(self.fields) < 2:
-            raise NestingError(
-                "dims is empty: give at least one field to search first, such as 64 or 'full:int8'"
-            )
         names = [field.name for field in self.fields]
         for name in names:
             if names.count(name) > 1:
@@ -100,6 +99,10 @@ class Nesting:
                 full = field
             else:
                 prefixes.append(field)
+        if not prefixes:
+            raise NestingError(
+                "dims is empty: give at least one field to search first, such as 64 or 'full:int8'"
+            )
         prefixes.sort(key=lambda field: (field.nbytes, field.length))
         return cls((*prefixes, full))
 
@@ -132,7 +135,8 @@ class Nesting:
         raise NestingError(f"unknown field {name!r}; this collection has {', '.join(self.names)}")
 
     def __str__(self) -> str:
-        return f"{', '.join(field.spec for field in self.fields[:-1])} of {self.dim}" + (
+        prefixes = ", ".join(field.spec for field in self.fields[:-1]) or "full"
+        return f"{prefixes} of {self.dim}" + (
             "" if self.full.precision == "float32" else f" ({self.full.precision})"
         )
 

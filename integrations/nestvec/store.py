@@ -34,6 +34,9 @@ T = TypeVar("T")
 ENGINES = {
     "memory": ("memory", "MemoryBackend", "MemoryOptions", ""),
     "edge": ("edge", "EdgeBackend", "EdgeOptions", ""),
+    "http": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
+    "https": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
+    "qdrant+local": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
 }
 
 
@@ -49,7 +52,8 @@ def connect(
 ) -> Store:
     """Open a collection, or make it where there is none and `dims` says which fields it has.
 
-    `url` is `memory:` or `edge:DIRECTORY`. `dims` are prefix lengths, each with a precision if it
+    `url` is `memory:`, `edge:DIRECTORY`, a Qdrant server's `http(s)://HOST:6333`, or
+    `qdrant+local:DIRECTORY`. `dims` are prefix lengths, each with a precision if it
     is not float32: `(64, "256:int8", "full:binary")`; the full vector is always kept, and
     `"full:float16"` keeps it in half precision. None takes what the collection has.
     `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .engines import ENGINES, Engine
+from .engines import ENGINES, LASTING, Engine, clear_server
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -23,7 +23,9 @@ def colour(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(engine_name: str, colour: str, tmp_path: Path) -> Iterator[Engine]:
-    engine = Engine(engine_name, colour, ENGINES[engine_name](tmp_path))
+    engine = Engine(engine_name, colour, {**ENGINES, **LASTING}[engine_name](tmp_path))
+    if engine_name == "qdrant":
+        clear_server(engine.url)
     yield engine
     engine.close()
 

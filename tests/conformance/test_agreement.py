@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Hit
 
 from ..vectors import nested_vectors, records
-from .engines import Engine
+from .engines import Engine, turbo
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-3
@@ -48,6 +48,16 @@ def test_exact_search_agrees_with_the_oracle(engine: Engine, dims: tuple[Any, ..
 
 @pytest.mark.parametrize("dims", [("full:int8",), ("full:binary", 8), ("16:int8", "24:binary")])
 def test_quantised_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any, ...]) -> None:
+    assert_scores_are_cosines(engine, dims)
+
+
+@pytest.mark.parametrize("dims", [("full:turbo",), ("16:turbo", 24)])
+@turbo
+def test_turbo_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any, ...]) -> None:
+    assert_scores_are_cosines(engine, dims)
+
+
+def assert_scores_are_cosines(engine: Engine, dims: tuple[Any, ...]) -> None:
     vectors = nested_vectors(300, 32, decay=0.1)
     store = engine.connect(dims=dims, dim=32)
     store.add_records(records(vectors))
@@ -86,3 +96,19 @@ def test_the_default_funnel_finds_what_the_oracle_finds(
         exact = set(np.argsort(-(unit @ query))[:10])
         found += len(exact & {int(hit.id) for hit in store.search(query, k=10)})
     assert found / (10 * len(queries)) >= 0.95
+
+
+def test_search_many_gives_what_search_gives(engine: Engine) -> None:
+    documents = records(nested_vectors(200, 32))
+    store = engine.connect(dims=(4, 16), dim=32)
+    store.add_records(documents)
+    queries = nested_vectors(5, 32, seed=4)
+    asked: dict[str, Any] = {"k": 7, "where": F("n") >= 20, "funnel": "4:200 16:50", "offset": 2}
+    found = store.search_many(queries, **asked)
+    assert len(found) == 5
+    for query, hits in zip(queries, found, strict=True):
+        assert_same(hits, store.search(query, **asked), 1e-6)
+    assert store.search_many([]) == []
+    above = store.search_many(queries, funnel="exact", min_score=0.3)
+    assert all(hit.score >= 0.3 for hits in above for hit in hits)
+    assert any(above)

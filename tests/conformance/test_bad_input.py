@@ -104,6 +104,8 @@ READS: dict[str, tuple[Callable[[Any], Any], type[NestvecError], str]] = {
     "NaN query": (lambda s: s.search(NAN), NestingError, "query: vector has NaN"),
     "zero query": (lambda s: s.search([0] * 8), NestingError, "query: vector is all zero"),
     "no query": (lambda s: s.search(None), NestingError, "flat sequence of numbers"),
+    "one query of many": (lambda s: s.search_many("text"), RecordError, "list of queries"),
+    "one of many wrong": (lambda s: s.search_many([ROW, NAN]), NestingError, "query: vector has N"),
     "where": (lambda s: s.search(ROW, where={"n": 1}), FilterError, "expected a filter"),
     "where in count": (lambda s: s.count(True), FilterError, "expected a filter"),
     "where in scan": (lambda s: s.scan("n"), FilterError, "expected a filter"),

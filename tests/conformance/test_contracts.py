@@ -311,6 +311,11 @@ def test_explain_shows_every_stage(store: Any) -> None:
     assert exact.overlap == 1
 
 
+def test_what_nestvec_wrote_has_all_of_its_fields(store: Any) -> None:
+    filled(store)
+    assert store.verify() == {}
+
+
 def test_info_tells_the_fields_and_their_bytes(engine: Engine) -> None:
     store = filled(engine.connect(dims=("4:binary", "2"), dim=8))
     info = store.info()
@@ -337,7 +342,9 @@ def test_a_collection_is_still_there_after_closing(engine: Engine) -> None:
     store.close()
     again = engine.connect()
     assert repr(again) == repr(store)
-    assert again.search(query) == before
+    after = again.search(query)
+    assert [hit.id for hit in after] == [hit.id for hit in before]
+    assert [hit.score for hit in after] == pytest.approx([hit.score for hit in before], abs=1e-6)
     assert again.count() == 20
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -28,7 +28,6 @@ from ..errors import (
     BackendError,
     CollectionDamaged,
     ConfigError,
-    NestingError,
     NestvecError,
     Unavailable,
 )
@@ -38,7 +37,23 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, Hit, Record
 from .base import Backend, Head
-from .points import Condition, bounds, hit, payload, point_id, record
+from .points import (
+    Condition,
+    Vector,
+    beam,
+    bounds,
+    check_in_place,
+    decided,
+    hit,
+    incomplete,
+    nested,
+    payload,
+    point_id,
+    record,
+    stranger,
+    vector_name,
+    vectors,
+)
 
 __all__ = ["EdgeBackend", "EdgeOptions"]
 
@@ -68,7 +83,7 @@ class EdgeOptions:
 class EdgeBackend(Backend):
     """A collection in a directory of its own, which one process at a time may open."""
 
-    precisions = ("float32", "float16", "int8", "binary")
+    precisions = ("float32", "float16", "int8", "turbo", "binary")
 
     def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
         rest = url.removeprefix("edge:")
@@ -82,16 +97,12 @@ class EdgeBackend(Backend):
         self.url, self.collection = url, collection
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
-        self._per_record = self._kept = 1
+        self._per_record = 1
+        self._vectors: list[Vector] = []
 
     def check(self, nesting: Nesting) -> None:
         super().check(nesting)
-        in_place = [field.spec for field in nesting.fields[:-1] if field.full]
-        if len(in_place) > 1:
-            raise NestingError(
-                f"{self.url} quantises the full vector in place, one way at a time; "
-                f"choose one of {', '.join(in_place)}"
-            )
+        check_in_place(nesting, self.url)
 
     def load(self) -> Flow[Head | None]:
         head: Head | None = yield Call("read_head")
@@ -100,16 +111,14 @@ class EdgeBackend(Backend):
     def ready(self, head: Head) -> Flow[None]:
         yield Call("load")
         info = yield Call("info")
-        self._learn(head.nesting)
-        self._pending = info.points_count - info.indexed_vectors_count // self._kept
+        self._vectors = vectors(head.nesting)
+        self._pending = info.points_count - info.indexed_vectors_count // len(self._vectors)
+        self._per_record = head.nesting.dim * 4
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
-        self._learn(head.nesting)
-
-    def _learn(self, nesting: Nesting) -> None:
-        self._per_record = nesting.dim * 4
-        self._kept = len({vector_name(field) for field in nesting.fields})
+        self._vectors = vectors(head.nesting)
+        self._per_record = head.nesting.dim * 4
 
     def upsert(self, batch: Batch) -> Flow[None]:
         payloads = [
@@ -119,11 +128,13 @@ class EdgeBackend(Backend):
         if any("raw" in made for made in payloads):
             yield Call("note_drift")
         # What quantises the full vector has no numbers of its own.
-        vectors = {name: m for name, m in batch.vectors.items() if not name.startswith("full_")}
+        names = [vector.name for vector in self._vectors]
         # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        rows = zip(*([memoryview(row) for row in m] for m in vectors.values()), strict=True)
+        rows = zip(
+            *([memoryview(row) for row in batch.vectors[name]] for name in names), strict=True
+        )
         points = [
-            qe.Point(point_id(id), dict(zip(vectors, row, strict=True)), made)
+            qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
             for id, row, made in zip(batch.ids, rows, payloads, strict=True)
         ]
         yield Call("update", (qe.UpdateOperation.upsert_points(points),))
@@ -147,6 +158,14 @@ class EdgeBackend(Backend):
         points = yield Call("query", (request,))
         return [hit(point.payload, point.score) for point in points]
 
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        condition = yield from self._condition(where)
+        requests = [query(queries, plan, condition) for queries in many]
+        found = yield Call("query_batch", (qe.QueryBatchRequest(requests),))
+        return [[hit(point.payload, point.score) for point in points] for points in found]
+
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
@@ -154,7 +173,8 @@ class EdgeBackend(Backend):
         if not plan.stages:
             counted: int = yield Call("count", (qe.CountRequest(True, condition),))
             return counted
-        last = prefetch(queries, plan.stages, condition)
+        last = nested(plan.stages, condition, _prefetch(queries))
+        assert last is not None
         request = qe.QueryRequest(
             limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
             params=last.params, with_payload=False,
@@ -188,13 +208,23 @@ class EdgeBackend(Backend):
     def info(self) -> Flow[Mapping[str, Any]]:
         shard = yield Call("info")
         disk = yield Call("disk_bytes")
-        searched = shard.indexed_vectors_count // self._kept  # the engine counts every field's
+        searched = shard.indexed_vectors_count // len(
+            self._vectors
+        )  # the engine counts every field's
         return {
             "engine": "edge",
             "disk_bytes": disk,
             "segments": shard.segments_count,
             "indexed": searched,
         }
+
+    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
+        def scroll(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+            points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
+            return [(point.id, stranger(point.id, point.payload)) for point in points], after
+
+        names = [vector.name for vector in self._vectors]
+        return (yield from incomplete(names, ("id", "text"), scroll))
 
     def drop(self) -> Flow[None]:
         yield Call("drop")
@@ -220,14 +250,11 @@ class EdgeBackend(Backend):
         if where is None:
             return None
         around = bounds(where, (yield Call("drifts")))
-        if around.exact:
-            return _filter(around.sure)
-        between, after, ids = _filter(around.between), None, []
-        while True:
-            points, after = yield from self._scroll(between, after, _PAGE, vectors=False)
-            ids += [point.id for point in points if where.matches(record(point.payload))]
-            if after is None:
-                return _filter({"should": [around.sure, {"has_id": ids}]})
+        return _filter((yield from decided(where, around, self._read)))
+
+    def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+        points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
+        return [(point.id, record(point.payload)) for point in points], after
 
 
 def _record(point: Any) -> Record:
@@ -243,16 +270,13 @@ def query(
     queries: Mapping[str, Matrix], plan: Plan, condition: qe.Filter | None
 ) -> qe.QueryRequest:
     """Return the one request that runs a plan: prefetches nested from full inwards."""
-    if plan.stages:
-        prefetches, condition = [prefetch(queries, plan.stages, condition)], None
-    else:
-        prefetches = []
+    last = nested(plan.stages, condition, _prefetch(queries))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
         query=_nearest(queries["full"], "full"),
-        prefetches=prefetches,
-        filter=condition,
+        prefetches=[] if last is None else [last],
+        filter=condition if last is None else None,
         params=_EXACT,
         with_payload=True,
     )
@@ -262,22 +286,19 @@ def query(
 _EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
 
 
-def prefetch(
-    queries: Mapping[str, Matrix],
-    stages: Sequence[tuple[Field, int]],
-    condition: qe.Filter | None,
-) -> qe.Prefetch:
-    """Return the prefetch that ends with the last of the stages; the filter goes innermost."""
-    *before, (field, limit) = stages
-    # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
-    quantised = qe.QuantizationSearchParams(rescore=False)
-    return qe.Prefetch(
-        limit=limit,
-        query=_nearest(queries[field.name], vector_name(field)),
-        prefetches=[prefetch(queries, before, condition)] if before else None,
-        filter=None if before else condition,
-        params=qe.SearchParams(hnsw_ef=max(128, limit), quantization=quantised),
-    )
+def _prefetch(queries: Mapping[str, Matrix]) -> Callable[..., qe.Prefetch]:
+    def make(field: Field, limit: int, inner: qe.Prefetch | None, condition: Any) -> qe.Prefetch:
+        # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
+        quantised = qe.QuantizationSearchParams(rescore=False)
+        return qe.Prefetch(
+            limit=limit,
+            query=_nearest(queries[field.name], vector_name(field)),
+            prefetches=None if inner is None else [inner],
+            filter=condition,
+            params=qe.SearchParams(hnsw_ef=beam(limit), quantization=quantised),
+        )
+
+    return make
 
 
 def _nearest(vector: Matrix, name: str) -> qe.Query:
@@ -285,44 +306,36 @@ def _nearest(vector: Matrix, name: str) -> qe.Query:
     return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
-def vector_name(field: Field) -> str:
-    """Return the named vector of a field: the full vector is quantised in place."""
-    return "full" if field.full else field.name
-
-
 def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
     """Return the shard's configuration: a graph on the first field, the others on disk."""
-    vectors = {
-        vector_name(field): _vector_params(field, nesting, options)
-        for field in reversed(nesting.fields)  # so that what quantises full comes after full
-    }
-    return qe.EdgeConfig(vectors=vectors)
+    made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
+    return qe.EdgeConfig(vectors=made)
 
 
-def _vector_params(field: Field, nesting: Nesting, options: EdgeOptions) -> qe.EdgeVectorParams:
-    first = nesting.fields[0]
-    searched = vector_name(field) == vector_name(first)
-    stored = nesting.full.precision if field.full else field.precision
-    # Nothing is scored by a quantised prefix's own numbers, so half precision is enough for them.
-    half = stored != "float32"
+def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
+    kind = qe.VectorStorageDatatype
+    searched_as_it_is = vector.first and not vector.quantised
     return qe.EdgeVectorParams(
-        size=field.length,
+        size=vector.size,
         distance=qe.Distance.Cosine,
-        datatype=qe.VectorStorageDatatype.Float16 if half else qe.VectorStorageDatatype.Float32,
-        memory=qe.Memory.Cached if field is first and not _quantisation(field) else qe.Memory.Cold,
-        quantization_config=_quantisation(field),
+        datatype=kind.Float16 if vector.half else kind.Float32,
+        memory=qe.Memory.Cached if searched_as_it_is else qe.Memory.Cold,
+        quantization_config=_quantisation(vector.quantised),
         hnsw_config=qe.HnswIndexConfig(
-            m=options.m if searched else 0,
+            m=options.m if vector.first else 0,
             ef_construct=options.ef_construct,
             full_scan_threshold=10_000,
         ),
     )
 
 
-def _quantisation(field: Field) -> Any:
-    if field.precision == "int8":
+def _quantisation(precision: str | None) -> Any:
+    if precision == "int8":
         return qe.ScalarQuantizationConfig(qe.ScalarType.Int8, memory=qe.Memory.Pinned)
-    if field.precision == "binary":
+    if precision == "turbo":
+        bits = qe.TurboQuantBitSize.Bits4
+        return qe.TurboQuantQuantizationConfig(bits=bits, memory=qe.Memory.Pinned)
+    if precision == "binary":
         return qe.BinaryQuantizationConfig(memory=qe.Memory.Pinned)
     return None
 
@@ -336,6 +349,8 @@ def _filter(condition: Condition) -> qe.Filter:
 def _clause(condition: Condition) -> Any:
     if "has_id" in condition:
         return qe.HasIdCondition(set(condition["has_id"]))
+    if "has_vector" in condition:
+        return qe.HasVectorCondition(condition["has_vector"])
     if "is_empty" in condition:
         return qe.IsEmptyCondition(condition["is_empty"]["key"])
     if "is_null" in condition:

@@ -172,12 +172,16 @@ class _Table:
         return len(doomed)
 
 
+#: Steps on either side of zero.
+_STEPS = {"int8": 127, "turbo": 7}
+
+
 def keep(field: Field, rows: Matrix) -> Matrix:
     """Return rows as a field keeps them, as float32 numbers whose dot product is its score."""
     if field.precision == "float16":
         return rows.astype(np.float16).astype(np.float32)
-    if field.precision == "int8":
-        scale = np.abs(rows).max(axis=1, keepdims=True) / 127
+    if field.precision in _STEPS:
+        scale = np.abs(rows).max(axis=1, keepdims=True) / _STEPS[field.precision]
         return np.asarray(np.round(rows / scale) * scale, dtype=np.float32)
     if field.precision == "binary":
         return np.where(rows > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(field.length))

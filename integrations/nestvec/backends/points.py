@@ -1,4 +1,4 @@
-"""What Qdrant and Edge share: documents as points, and filters as conditions.
+"""What Qdrant and Edge share: documents as points, fields as vectors, filters as conditions.
 
 Conditions are dicts in the form of Qdrant's REST API; each engine builds its own classes of them.
 """
@@ -9,15 +9,42 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from ..errors import NestingError
 from ..filter_values import path
 from ..filters import And, Eq, Filter, Ge, Gt, In, Le, Lt, Ne, Not, NotIn, Or
+from ..flow import Flow
+from ..nesting import Field, Nesting
 from ..records import Hit, Record
 
-__all__ = ["Bounds", "Condition", "bounds", "hit", "payload", "point_id", "record"]
+__all__ = [
+    "Bounds",
+    "Condition",
+    "Vector",
+    "beam",
+    "bounds",
+    "check_in_place",
+    "decided",
+    "hit",
+    "incomplete",
+    "json_path",
+    "nested",
+    "payload",
+    "point_id",
+    "record",
+    "stranger",
+    "vector_name",
+    "vectors",
+]
+
+T = TypeVar("T")
+
+#: A flow that reads documents a page at a time: condition and place → points' ids with their
+#: documents, and the next place, None at the end.
+Scroll = Callable[["Condition", Any], Flow[tuple[list[tuple[Any, Record]], Any]]]
 
 Condition = Mapping[str, Any]
 
@@ -65,6 +92,11 @@ def record(payload: Mapping[str, Any], vector: Any = None) -> Record:
     return Record(payload["id"], payload["text"], _metadata(payload), vector)
 
 
+def stranger(id: Any, payload: Mapping[str, Any] | None) -> Record:
+    """Return what surely can be told of a point that others may have written: an id."""
+    return Record(str((payload or {}).get("id") or id))
+
+
 def hit(payload: Mapping[str, Any], score: float) -> Hit:
     """Return the hit that a payload and its score make."""
     return Hit(payload["id"], payload["text"], _metadata(payload), score)
@@ -74,6 +106,75 @@ def _metadata(payload: Mapping[str, Any]) -> dict[str, Any]:
     raw = payload.get("raw")
     metadata: dict[str, Any] = payload["metadata"] if raw is None else json.loads(raw)
     return metadata
+
+
+# Fields
+
+
+class Vector(NamedTuple):
+    """A named vector of a point: how one or two fields are kept."""
+
+    name: str
+    size: int
+    #: Half precision: asked for, or enough, because only the quantised numbers are scored.
+    half: bool
+    #: The precision of the quantised copy that is searched, None where there is none.
+    quantised: str | None
+    #: The first field has the graph, and what it is searched by stays in memory.
+    first: bool
+
+
+def vector_name(field: Field) -> str:
+    """Return the named vector of a field: the full vector is quantised in place."""
+    return "full" if field.full else field.name
+
+
+def vectors(nesting: Nesting) -> list[Vector]:
+    """Return the named vectors of a nesting."""
+    made = {}
+    for field in reversed(nesting.fields):  # so that what quantises full comes after full
+        precision = nesting.full.precision if field.full else field.precision
+        made[vector_name(field)] = Vector(
+            vector_name(field),
+            field.length,
+            precision != "float32",
+            field.precision if field.precision in ("int8", "binary", "turbo") else None,
+            vector_name(field) == vector_name(nesting.fields[0]),
+        )
+    return list(made.values())
+
+
+def check_in_place(nesting: Nesting, url: str) -> None:
+    """Refuse a nesting that quantises the full vector twice. Raises NestingError."""
+    in_place = [field.spec for field in nesting.fields[:-1] if field.full]
+    if len(in_place) > 1:
+        raise NestingError(
+            f"{url} quantises the full vector in place, one way at a time; "
+            f"choose one of {', '.join(in_place)}"
+        )
+
+
+def nested(
+    stages: Sequence[tuple[Field, int]],
+    condition: Any,
+    make: Callable[[Field, int, T | None, Any], T],
+) -> T | None:
+    """Return the prefetch that ends with the last of the stages, made by `make` from inside out.
+
+    The filter goes to the innermost: it limits what the first stage looks at.
+    """
+    inner: T | None = None
+    for field, limit in stages:
+        inner = make(field, limit, inner, condition if inner is None else None)
+    return inner
+
+
+def beam(limit: int) -> int:
+    """Return how many nodes of the graph a search keeps in view for a shortlist."""
+    return max(128, limit)
+
+
+# Filters
 
 
 class Bounds(NamedTuple):
@@ -96,10 +197,49 @@ class Bounds(NamedTuple):
         return {"must": [self.possible], "must_not": [self.sure]}
 
 
-def bounds(where: Filter, drift: bool) -> Bounds:
-    """Return the conditions around a filter; `drift` says that some payloads have `raw`."""
+def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
+    """Return the condition that says a filter exactly.
+
+    Where conditions cannot, the predicate is asked of the documents between the two.
+    """
+    if around.exact:
+        return around.sure
+    after, ids = None, []
+    while True:
+        found, after = yield from scroll(around.between, after)
+        ids += [id for id, document in found if where.matches(document)]
+        if after is None:
+            return {"should": [around.sure, {"has_id": ids}]}
+
+
+def incomplete(
+    names: Iterable[str], keys: Iterable[str], scroll: Scroll
+) -> Flow[dict[str, tuple[str, ...]]]:
+    """Return the documents that lack one of the vectors or payload keys, each with what it lacks.
+
+    `scroll` must bear with points that others wrote: `stranger` does.
+    """
+    lacking: dict[str, tuple[str, ...]] = {}
+    wanted: dict[str, Condition] = {key: {"is_empty": {"key": key}} for key in keys}
+    wanted |= {name: {"must_not": [{"has_vector": name}]} for name in names}
+    for name, condition in wanted.items():
+        after = None
+        while True:
+            found, after = yield from scroll(condition, after)
+            for _, document in found:
+                lacking[document.id] = (*lacking.get(document.id, ()), name)
+            if after is None:
+                break
+    return lacking
+
+
+def bounds(where: Filter, drift: bool, root: str = "metadata") -> Bounds:
+    """Return the conditions around a filter; `drift` says that some payloads have `raw`.
+
+    `root` is the path of the payload where metadata is, empty for the payload itself.
+    """
     if isinstance(where, (And, Or)):
-        parts = [bounds(part, drift) for part in where.parts]
+        parts = [bounds(part, drift, root) for part in where.parts]
         if isinstance(where, Or) and not parts:
             return _exactly(NOTHING)
         clause = "must" if isinstance(where, And) else "should"
@@ -109,14 +249,14 @@ def bounds(where: Filter, drift: bool) -> Bounds:
             {clause: [part.sure for part in parts]}, {clause: [part.possible for part in parts]}
         )
     if isinstance(where, Not):
-        return _negated(bounds(where.part, drift))
+        return _negated(bounds(where.part, drift, root))
     if isinstance(where, In):
-        any_of = bounds(Or(tuple(where.equals())), drift)
+        any_of = bounds(Or(tuple(where.equals())), drift, root)
         return _negated(any_of) if isinstance(where, NotIn) else any_of
     if isinstance(where, Ne):
-        return _negated(bounds(Eq(where.key, where.value), drift))
+        return _negated(bounds(Eq(where.key, where.value), drift, root))
     assert isinstance(where, (Eq, Lt, Le, Gt, Ge)), where
-    key = _json_path(where.key)
+    key = json_path(where.key, root)
     return Bounds(NOTHING, ALL) if key is None else _comparison(key, where, drift)
 
 
@@ -130,13 +270,13 @@ def _negated(inner: Bounds) -> Bounds:
     return Bounds({"must_not": [inner.possible]}, {"must_not": [inner.sure]})
 
 
-def _json_path(key: str) -> str | None:
+def json_path(key: str, root: str = "metadata") -> str | None:
     """Return the engine's path to a metadata key, or None where its syntax has none."""
     steps = path(key)
     if any('"' in step or "\\" in step for step in steps):
         return None
     quoted = (step if _BARE_STEP.fullmatch(step) else f'"{step}"' for step in steps)
-    return ".".join(("metadata", *quoted))
+    return ".".join((root, *quoted) if root else quoted)
 
 
 def _comparison(key: str, where: Eq | Lt | Le | Gt | Ge, drift: bool) -> Bounds:
@@ -162,26 +302,27 @@ def _number(key: str, where: Eq | Lt | Le | Gt | Ge, drift: bool) -> Bounds:
     """Return a range, and where floats are too coarse for it a narrower and a wider one.
 
     The engine compares as 64-bit floats, so integers from 2**53 on need room, and so do the
-    documents whose floats it may have changed in the last bit.
+    documents whose floats it may have changed in the last bit. Only those within two steps of
+    the value are left to the predicate.
     """
     value = where.value
     inner: Condition = {"key": key, "range": _range(where, float(value))}
     coarse = abs(value) >= 2**53
     if not coarse and not drift:
         return _exactly(inner)
-    outer: Condition = {"key": key, "range": _widened(where, float(value))}
-    if coarse:
-        return Bounds(NOTHING, outer)
-    kept_raw: Condition = {"must_not": [{"is_empty": {"key": "raw"}}]}
-    return Bounds(
-        {"must": [inner, {"is_empty": {"key": "raw"}}]},
-        {"should": [inner, {"must": [outer, kept_raw]}]},
-    )
-
-
-def _widened(where: Eq | Lt | Le | Gt | Ge, value: float) -> dict[str, float]:
     below = math.nextafter(math.nextafter(value, -math.inf), -math.inf)
     above = math.nextafter(math.nextafter(value, math.inf), math.inf)
     if isinstance(where, Eq):
-        return {"gte": below, "lte": above}
-    return {"lte": above} if isinstance(where, (Lt, Le)) else {"gte": below}
+        far, wide = NOTHING, {"gte": below, "lte": above}
+    elif isinstance(where, (Lt, Le)):
+        far, wide = {"key": key, "range": {"lt": below}}, {"lte": above}
+    else:
+        far, wide = {"key": key, "range": {"gt": above}}, {"gte": below}
+    outer: Condition = {"key": key, "range": wide}
+    if coarse:
+        return Bounds(far, outer)
+    kept_raw: Condition = {"must_not": [{"is_empty": {"key": "raw"}}]}
+    return Bounds(
+        {"should": [far, {"must": [inner, {"is_empty": {"key": "raw"}}]}]},
+        {"should": [inner, {"must": [outer, kept_raw]}]},
+    )

@@ -1,0 +1,446 @@
+"""The Qdrant backend: a server, a cluster, Qdrant Cloud, or qdrant-client's local mode.
+
+A collection keeps its own record in its metadata, which came with Qdrant 1.16; an older server
+drops it unread, so there a reserved point has it, which nothing returns. Writes wait until they
+are applied, so what was written is found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import (
+    BackendError,
+    CollectionDamaged,
+    CollectionMismatch,
+    ConfigError,
+    NestvecError,
+    Unavailable,
+)
+from ..filters import Filter
+from ..flow import Flow
+from ..funnel import Plan
+from ..nesting import Matrix, Nesting
+from ..records import Batch, Hit, Record
+from . import qdrant_wire as wire
+from .base import Backend, Head
+from .points import (
+    Condition,
+    bounds,
+    check_in_place,
+    decided,
+    incomplete,
+    json_path,
+    payload,
+    stranger,
+    vectors,
+)
+from .qdrant_driver import Close, Driver, Request, Together, models, retried
+from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
+from .qdrant_options import QdrantOptions, local, remote
+
+__all__ = ["QdrantBackend", "QdrantOptions"]
+
+#: Where a server that is older than 1.16 keeps the record; no document's uuid5 is of version 8.
+_RESERVED = "00000000-0000-8000-8000-6e6573747665"
+
+#: What Qdrant has no room for in a name; a path would be another request.
+_NAME = re.compile(r"(?!\.{1,2}$)[^<>:\"/\\|?*\0\x1f]{1,255}")
+
+#: How many documents a scroll hands over at once, and how many ids a request asks for.
+_PAGE = 1_000
+
+#: Numbers in one upsert: about 3 MB of JSON, where a server takes 32.
+_NUMBERS = 250_000
+
+
+class QdrantBackend(Backend):
+    """A collection of a Qdrant server, or of local mode in a directory or in memory."""
+
+    precisions = wire.PRECISIONS
+
+    def __init__(self, url: str, collection: str, options: QdrantOptions) -> None:
+        if not _NAME.fullmatch(collection):
+            raise ConfigError(
+                f"collection {collection!r} cannot be a name in Qdrant; use up to 255 characters "
+                'without any of < > : " / \\ | ? *'
+            )
+        self.url, self.collection = url, collection
+        self._options = options
+        self._local = url.startswith("qdrant+local:")
+        self._layout: Layout = Layout(f"{collection!r} in {url}")
+        self._names: list[str] = []
+        self._drift = False
+        self._reserved = False
+        key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
+        settings = local(url, options) if self._local else remote(url, options, key)
+        self._driver = Driver(url, settings, secret=key, parallel=options.parallel)
+
+    def check(self, nesting: Nesting) -> None:
+        super().check(nesting)
+        check_in_place(nesting, self.url)
+
+    # Opening
+
+    def load(self) -> Flow[Head | None]:
+        if not (yield from self._ask("collection_exists")):
+            return None
+        config = (yield from self._ask("get_collection")).config
+        if self._options.vectors:
+            return self._foreign(config)
+        recorded = yield from self._recorded(config)
+        held = named_vectors(config)
+        if recorded is None:
+            raise CollectionMismatch(
+                f"collection {self._layout.where} was not made by nestvec: it has {shown(held)}. "
+                "to read it, name its vectors, as in vectors={'full': ''}, and its payload keys, "
+                "content_key and metadata_key; to write, choose another collection"
+            )
+        where = f"the record of collection {self._layout.where}"
+        head = Head.from_json(json.dumps(recorded["head"]), where)
+        self._drift = bool(recorded.get("drift"))
+        expected = {vector.name: vector.size for vector in vectors(head.nesting)}
+        if {name: params.size for name, params in held.items()} != expected:
+            raise CollectionDamaged(
+                f"{where} tells of vectors {expected}, the collection has {shown(held)}"
+            )
+        self._names = list(expected)
+        return head
+
+    def _foreign(self, config: models.CollectionConfig) -> Head:
+        options, where = self._options, self._layout.where
+        nesting, names = foreign(config, options.vectors, where)
+        self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
+        self._names = list(dict.fromkeys(names.values()))
+        return Head(nesting)
+
+    def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
+        metadata = config.metadata or {}
+        if "nestvec" in metadata:
+            kept: dict[str, Any] = metadata["nestvec"]
+            return kept
+        # Not told apart by the version: a proxy may hide it, and a cluster may run two.
+        found = yield from self._ask("retrieve", ids=[_RESERVED], **self._reads)
+        self._reserved = bool(found)
+        return found[0].payload if found else None
+
+    def ready(self, head: Head) -> Flow[None]:  # noqa: ARG002
+        if self._options.vectors:
+            return
+        yield from self._shard()
+        yield from self._index()
+
+    def create(self, head: Head) -> Flow[None]:
+        self._writable()
+        recorded = {"head": json.loads(head.to_json())}
+        try:
+            yield from self._ask(
+                "create_collection",
+                vectors_config=wire.vectors_config(head.nesting, self._options),
+                optimizers_config=self._options.optimizers(),
+                metadata={"nestvec": recorded},
+                **self._options.sharding(),
+            )
+        except Unavailable:
+            raise
+        except BackendError:
+            # Made by another process just now, or by a try whose answer was lost.
+            if (yield from self.load()) != head:
+                raise
+        self._names = [vector.name for vector in vectors(head.nesting)]
+        yield from self._shard()
+        config = (yield from self._ask("get_collection")).config
+        if "nestvec" not in (config.metadata or {}):
+            yield from self._note(recorded)
+        yield from self._index()
+
+    def _note(self, recorded: dict[str, Any]) -> Flow[None]:
+        """Write the record to the reserved point, which has no vectors."""
+        point = models.PointStruct(id=_RESERVED, vector={}, payload=recorded)
+        yield from self._ask("upsert", points=[point], **self._writes)
+        self._reserved = True
+
+    def _shard(self) -> Flow[None]:
+        """Make the shard of the shard key where there is none."""
+        key = self._options.shard_key
+        if key is None:
+            return
+        cluster = yield from self._ask("collection_cluster_info")
+        known = {shard.shard_key for shard in (*cluster.local_shards, *cluster.remote_shards)}
+        if key not in known:
+            yield from self._ask("create_shard_key", shard_key=key)
+
+    def _index(self) -> Flow[None]:
+        """Make the payload indexes that are asked for and not there."""
+        wanted: dict[str, Any] = dict(self._options.payload_indexes)
+        if self._options.tenant_key is not None:
+            wanted[self._options.tenant_key] = models.KeywordIndexParams(
+                type=models.KeywordIndexType.KEYWORD, is_tenant=True
+            )
+        if not wanted or self._local:  # local mode has no indexes
+            return
+        there = (yield from self._ask("get_collection")).payload_schema
+        for key, kind in wanted.items():
+            path = json_path(key)
+            if path is None:
+                raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed")
+            if path not in there:
+                yield from self._ask(
+                    "create_payload_index", field_name=path, field_schema=kind, wait=True
+                )
+
+    # Writing
+
+    def upsert(self, batch: Batch) -> Flow[None]:
+        self._writable()
+        payloads = [
+            payload(id, text, metadata)
+            for id, text, metadata in zip(batch.ids, batch.texts, batch.metadatas, strict=True)
+        ]
+        if not self._drift and any("raw" in made for made in payloads):
+            yield from self._note_drift()
+        size = max(1, _NUMBERS // sum(batch.vectors[name].shape[1] for name in self._names))
+        # As many parts as are sent at once, unless these would be too large.
+        size = min(size, -(-len(batch) // self._options.parallel))
+        parts = [slice(start, start + size) for start in range(0, len(batch), size)]
+        flows = [self._upsert_part(batch, payloads, part) for part in parts]
+        outcomes = yield Together(flows)
+        failed = [part for part, made in zip(parts, outcomes, strict=True) if _is_error(made)]
+        if failed:
+            error = next(made for made in outcomes if _is_error(made))
+            raise self._partly(batch, failed, error) from error.__cause__
+
+    def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
+        # Made only now, so that memory holds the lists of the parts under way and of no others.
+        made = wire.points(batch, payloads, part, self._names)
+        yield from self._ask("upsert", points=made, **self._writes)
+
+    def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
+        missing = [id for part in failed for id in batch.ids[part]]
+        lost = set(missing)
+        made = type(error)(
+            f"{error}; of a batch of {len(batch)} documents {len(missing)} may not be stored, "
+            f"from {missing[0]!r} to {missing[-1]!r}: add them again, which is safe"
+        )
+        made.stored = tuple(id for id in batch.ids if id not in lost)
+        return made
+
+    def _note_drift(self) -> Flow[None]:
+        """Remember that some payloads have `raw`, before the first of them is written."""
+        if self._reserved:
+            (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._reads)
+            yield from self._note({**point.payload, "drift": True})
+        else:
+            config = (yield from self._ask("get_collection")).config
+            recorded = {**config.metadata["nestvec"], "drift": True}
+            yield from self._ask("update_collection", metadata={"nestvec": recorded})
+        self._drift = True
+
+    def settle(self) -> Flow[None]:
+        return  # every write waited until it was applied
+        yield
+
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
+        self._writable()
+        if ids is None:
+            condition = yield from self._condition(where)
+            return (yield from self._delete(condition))
+        deleted = 0
+        for start in range(0, len(ids), _PAGE):
+            some = {self._layout.point_id(id) for id in ids[start : start + _PAGE]}
+            deleted += yield from self._delete(wire.filter_of({"has_id": some}))
+        return deleted
+
+    def _delete(self, condition: models.Filter | None) -> Flow[int]:
+        condition = condition or models.Filter(must=[])
+        counted = yield from self._ask(
+            "count", count_filter=condition, exact=True, **self._shard_of
+        )
+        if counted.count:
+            selector = models.FilterSelector(filter=condition)
+            yield from self._ask("delete", points_selector=selector, **self._writes)
+        return int(counted.count)
+
+    def drop(self) -> Flow[None]:
+        self._writable()
+        yield from self._ask("delete_collection")
+        yield Close()
+
+    # Reading
+
+    def search(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[list[Hit]]:
+        condition = yield from self._condition(where)
+        made = wire.query(queries, plan, condition, self._layout.name_of, using=self._full)
+        found = yield from self._query(made)
+        return [self._layout.hit(point) for point in found.points]
+
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        condition = yield from self._condition(where)
+        requests = [
+            wire.query(
+                queries, plan, condition, self._layout.name_of, using=self._full,
+                shard_key=self._options.shard_key,
+            )
+            for queries in many
+        ]  # fmt: skip
+        found = yield from self._ask("query_batch_points", requests=requests, **self._agreed)
+        return [[self._layout.hit(point) for point in each.points] for each in found]
+
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[int]:
+        if not plan.stages:
+            return (yield from self.count(where))
+        condition = yield from self._condition(where)
+        made = wire.stage(queries, plan, condition, self._layout.name_of)
+        return len((yield from self._query(made)).points)
+
+    def _query(self, made: models.QueryRequest) -> Flow[models.QueryResponse]:
+        found: models.QueryResponse = yield from self._ask(
+            "query_points",
+            query=made.query, using=made.using, prefetch=made.prefetch, query_filter=made.filter,
+            search_params=made.params, limit=made.limit, offset=made.offset,
+            with_payload=made.with_payload, **self._reads,
+        )  # fmt: skip
+        return found
+
+    def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
+        wanted = [id for id in map(self._layout.point_id, ids) if id is not None]
+        found: list[Record] = []
+        for start in range(0, len(wanted), _PAGE):
+            points = yield from self._ask(
+                "retrieve", ids=wanted[start : start + _PAGE], with_payload=True,
+                with_vectors=self._with(vectors), **self._reads,
+            )  # fmt: skip
+            found += map(self._layout.record, points)
+        return found
+
+    def count(self, where: Filter | None) -> Flow[int]:
+        condition = yield from self._condition(where)
+        counted = yield from self._ask(
+            "count", count_filter=condition, exact=True, **self._shard_of
+        )
+        return int(counted.count)
+
+    def page(
+        self, where: Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        condition = yield from self._condition(where)
+        points, after = yield from self._scroll(condition, after, limit, self._with(vectors))
+        return [self._layout.record(point) for point in points], after
+
+    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
+        def scroll(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+            made = self._excluding(wire.filter_of(condition))
+            points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
+            return [(point.id, stranger(point.id, point.payload)) for point in points], after
+
+        keys = () if self._options.vectors else ("id", "text")
+        return (yield from incomplete(self._names, keys, scroll))
+
+    def info(self) -> Flow[Mapping[str, Any]]:
+        told = yield from self._ask("get_collection")
+        version = yield from retried(Request("info", {}), self._options.retries + 1)
+        params = told.config.params
+        return {
+            "engine": "qdrant+local" if self._local else "qdrant",
+            "version": version.version,
+            "status": told.status.value,
+            "segments": told.segments_count,
+            "indexed_vectors": told.indexed_vectors_count,
+            "shards": params.shard_number,
+            "replicas": params.replication_factor,
+        }
+
+    def _scroll(
+        self, condition: models.Filter | None, after: Any, limit: int, with_vectors: Any
+    ) -> Flow[tuple[list[Any], Any]]:
+        found: tuple[list[Any], Any] = yield from self._ask(
+            "scroll", scroll_filter=condition, offset=after, limit=limit, with_payload=True,
+            with_vectors=with_vectors, **self._reads,
+        )  # fmt: skip
+        return found
+
+    def _condition(self, where: Filter | None) -> Flow[models.Filter | None]:
+        """Return the engine's filter, with the ids of what only the predicate can decide."""
+        if where is None:
+            return self._excluding(None)
+        around = bounds(where, self._drift, self._layout.root)
+        return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
+
+    def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+        made = self._excluding(wire.filter_of(condition))
+        points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
+        return [(point.id, self._layout.record(point)) for point in points], after
+
+    def _excluding(self, condition: models.Filter | None) -> models.Filter | None:
+        """Leave out the reserved point, where there is one."""
+        if not self._reserved:
+            return condition
+        reserved = models.HasIdCondition(has_id=[_RESERVED])
+        return models.Filter(must=[condition] if condition else None, must_not=[reserved])
+
+    # Requests
+
+    def _ask(self, method: str, **arguments: Any) -> Flow[Any]:
+        request = Request(method, {"collection_name": self.collection, **arguments})
+        return (yield from retried(request, self._options.retries + 1))
+
+    @property
+    def _full(self) -> str | None:
+        """The named vector of full; None for a collection's unnamed one."""
+        return self._layout.full or None
+
+    def _with(self, vectors: bool) -> Any:
+        return vectors and ([self._layout.full] if self._layout.full else True)
+
+    def _writable(self) -> None:
+        if self._options.vectors:
+            raise BackendError(
+                f"collection {self._layout.where} was opened by vectors=…, as one that others "
+                "made: it is only read"
+            )
+
+    @property
+    def _shard_of(self) -> dict[str, Any]:
+        key = self._options.shard_key
+        return {} if key is None else {"shard_key_selector": key}
+
+    @property
+    def _agreed(self) -> dict[str, Any]:
+        agreed = self._options.read_consistency
+        return {} if agreed is None else {"consistency": agreed}
+
+    @property
+    def _reads(self) -> dict[str, Any]:
+        return {**self._shard_of, **self._agreed}
+
+    @property
+    def _writes(self) -> dict[str, Any]:
+        return {"wait": True, **self._shard_of}
+
+    # Driving
+
+    def send(self, request: Any) -> Any:
+        return self._driver.send(request)
+
+    async def asend(self, request: Any) -> Any:
+        return await self._driver.asend(request)
+
+    def close(self) -> None:
+        self._driver.close()
+
+    async def aclose(self) -> None:
+        await self._driver.aclose()
+
+
+def _is_error(outcome: Any) -> bool:
+    return isinstance(outcome, NestvecError)

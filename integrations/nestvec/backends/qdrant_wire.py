@@ -1,0 +1,177 @@
+"""What goes over the wire to Qdrant, made of fields, plans, filters and batches; all of it pure.
+
+Models that hold vectors are constructed without validation: the numbers were checked before, and
+looking at each again costs more than everything else about a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..funnel import Plan
+from ..nesting import Field, Matrix, Nesting
+from ..records import Batch
+from .points import Condition, Vector, beam, nested, point_id, vectors
+from .qdrant_driver import models
+from .qdrant_options import QdrantOptions
+
+__all__ = ["PRECISIONS", "filter_of", "points", "query", "stage", "vectors_config"]
+
+#: TurboQuant came with client and server 1.18.
+_TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
+PRECISIONS = ("float32", "float16", "int8", *_TURBO, "binary")
+
+#: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
+_EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
+
+#: Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
+_UNRESCORED = models.QuantizationSearchParams(rescore=False)
+
+
+def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models.VectorParams]:
+    """Return the named vectors: a graph on the first field, what is only rescored on disk."""
+    return {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
+
+
+def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParams:
+    return models.VectorParams(
+        size=vector.size,
+        distance=models.Distance.COSINE,
+        datatype=models.Datatype.FLOAT16 if vector.half else models.Datatype.FLOAT32,
+        on_disk=not vector.first or vector.quantised is not None,
+        quantization_config=_quantisation(vector.quantised),
+        hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
+    )
+
+
+def _quantisation(precision: str | None) -> models.QuantizationConfig | None:
+    if precision == "int8":
+        return models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        )
+    if precision == "turbo":
+        return models.TurboQuantization(
+            turbo=models.TurboQuantQuantizationConfig(
+                always_ram=True, bits=models.TurboQuantBitSize.BITS4
+            )
+        )
+    if precision == "binary":
+        return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    return None
+
+
+def query(
+    queries: Mapping[str, Matrix],
+    plan: Plan,
+    condition: models.Filter | None,
+    name_of: Callable[[Field], str],
+    **settings: Any,
+) -> models.QueryRequest:
+    """Return the one request that runs a plan: prefetches nested from full inwards."""
+    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
+    return models.QueryRequest.model_construct(
+        # A single object would do for a server; local mode up to 1.19 evaluates it twice.
+        prefetch=None if last is None else [last],
+        query=full,
+        using=settings.pop("using"),
+        filter=condition if last is None else None,
+        params=_EXACT,
+        limit=plan.k,
+        offset=plan.offset,
+        with_payload=True,
+        **settings,
+    )
+
+
+def stage(
+    queries: Mapping[str, Matrix],
+    plan: Plan,
+    condition: models.Filter | None,
+    name_of: Callable[[Field], str],
+    **settings: Any,
+) -> models.QueryRequest:
+    """Return the request that ends with a plan's last stage before full."""
+    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    assert last is not None
+    return models.QueryRequest.model_construct(
+        prefetch=last.prefetch,
+        query=last.query,
+        using=last.using,
+        filter=last.filter,
+        params=last.params,
+        limit=last.limit,
+        offset=0,
+        with_payload=False,
+        **settings,
+    )
+
+
+def _prefetch(
+    queries: Mapping[str, Matrix], name_of: Callable[[Field], str]
+) -> Callable[..., models.Prefetch]:
+    def make(
+        field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
+    ) -> models.Prefetch:
+        nearest = models.NearestQuery.model_construct(nearest=queries[field.name].tolist())
+        return models.Prefetch.model_construct(
+            prefetch=None if inner is None else [inner],
+            query=nearest,
+            using=name_of(field),
+            filter=condition,
+            params=models.SearchParams(hnsw_ef=beam(limit), quantization=_UNRESCORED),
+            limit=limit,
+        )
+
+    return make
+
+
+def points(
+    batch: Batch, payloads: list[dict[str, Any]], part: slice, names: list[str]
+) -> models.Batch:
+    """Return a part of a batch as points, column by column."""
+    columns = {name: _short(batch.vectors[name][part]) for name in names}
+    ids = [str(point_id(id)) for id in batch.ids[part]]
+    return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
+
+
+def _short(rows: Matrix) -> list[list[float]]:
+    """Return rows as lists of numbers that are short in JSON.
+
+    Nine decimals are as good as float32 for numbers of unit vectors, and make a body of three
+    fifths of the bytes of float32 written out as float64.
+    """
+    short: list[list[float]] = rows.astype(np.float64).round(9).tolist()
+    return short
+
+
+def filter_of(condition: Condition) -> models.Filter:
+    """Return Qdrant's filter for a condition."""
+    made = _clause(condition)
+    return made if isinstance(made, models.Filter) else models.Filter(must=[made])
+
+
+def _clause(condition: Condition) -> Any:
+    if "has_id" in condition:
+        return models.HasIdCondition.model_construct(has_id=list(condition["has_id"]))
+    if "has_vector" in condition:
+        return models.HasVectorCondition(has_vector=condition["has_vector"])
+    if "is_empty" in condition:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(**condition["is_empty"]))
+    if "is_null" in condition:
+        return models.IsNullCondition(is_null=models.PayloadField(**condition["is_null"]))
+    if "match" in condition:
+        return models.FieldCondition(
+            key=condition["key"], match=models.MatchValue(**condition["match"])
+        )
+    if "range" in condition:
+        dated = isinstance(next(iter(condition["range"].values())), str)
+        made = (models.DatetimeRange if dated else models.Range)(**condition["range"])
+        return models.FieldCondition(key=condition["key"], range=made)
+    clauses: dict[str, Any] = {
+        name: [_clause(part) for part in parts] for name, parts in condition.items()
+    }
+    return models.Filter(**clauses)
