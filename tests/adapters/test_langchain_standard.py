@@ -26,12 +26,6 @@ class TestVectorStore(VectorStoreIntegrationTests):
         return await opening(dims=(2, 4), embedder=self.get_embeddings())
 
 
-class TestVectorStoreOfAFullVectorQuantised(VectorStoreIntegrationTests):
-    @pytest.fixture
-    async def vectorstore(self, opening: Opening) -> NestedVectorStore:
-        return await opening(dims=("4:binary",), embedder=self.get_embeddings())
-
-
 class RetrieverSuite(RetrieversIntegrationTests):
     settings: ClassVar[dict[str, Any]]
     vectorstore: NestedVectorStore
