@@ -278,6 +278,8 @@ async def test_explained_runs_carry_the_trace_of_every_stage(retriever: FunnelRe
     assert retriever.invoke("dog runs", explain=True, min_score=0.99) == [documents()[5]]
 
 
+# The tracer of langchain-core 1.0 calls what pydantic deprecated.
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
 def test_langsmith_is_sent_the_trace(retriever: FunnelRetriever) -> None:
     client = Mock()
     client.tracing_queue = None
