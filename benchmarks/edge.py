@@ -144,11 +144,13 @@ def search(directory: Path, rounds: int = 1500) -> dict[str, float]:
     return {"candidates": limit, "raw_ms": raw, "nestvec_ms": ours, "time_ratio": ours / raw}
 
 
-#: Ingests a generator in a process of its own and prints the anonymous memory as it grows.
+#: Ingests in a process of its own and prints its anonymous memory at each tenth.
 MEMORY_CHILD = """
-import sys, numpy as np, nestvec
-from nestvec import Record
-directory, n, dim = sys.argv[1], int(sys.argv[2]), 1024
+import sys, uuid, numpy as np, nestvec, qdrant_edge as qe
+from itertools import islice
+from nestvec import Nesting, Record
+from nestvec.backends.edge import EdgeOptions, config
+side, directory, n, dim = sys.argv[1], sys.argv[2], int(sys.argv[3]), 1024
 rng = np.random.default_rng(0)
 def resident():
     lines = open("/proc/self/status").read().splitlines()
@@ -158,22 +160,35 @@ def source():
         if i % (n // 10) == 0:
             print(resident(), flush=True)
         yield Record(f"id{i}", "some text", {"n": i}, rng.standard_normal(dim, dtype=np.float32))
-with nestvec.connect(f"edge:{directory}", dims=(64, 256), dim=dim) as store:
-    store.add_records(source())
-    print(resident())
+if side == "nestvec":
+    with nestvec.connect(f"edge:{directory}", dims=(64, 256), dim=dim) as store:
+        store.add_records(source())
+else:
+    records, nesting = source(), Nesting.of((64, 256), dim)
+    shard = qe.EdgeShard.create(directory, config(nesting, EdgeOptions()))
+    while batch := list(islice(records, 512)):
+        shard.update(qe.UpdateOperation.upsert_points([
+            qe.Point(uuid.uuid5(uuid.NAMESPACE_URL, r.id), {"d64": r.vector[:64].tolist(),
+                "d256": r.vector[:256].tolist(), "full": r.vector.tolist()},
+                {"id": r.id, "text": r.text, "metadata": r.metadata}) for r in batch]))
 """
 
 
 def memory(n: int, directory: Path) -> dict[str, Any]:
-    """Return MB of anonymous memory at each tenth of an ingest; page cache is not counted.
+    """Return MB of anonymous memory at each tenth of an ingest, of both sides.
 
-    What grows is the list of returned ids and the engine's map of ids, not vectors or texts.
+    Page cache is not counted. What grows is the engine's map of ids and, with nestvec, the list of
+    ids that is returned; not vectors, texts or metadata.
     """
-    command = [sys.executable, "-c", MEMORY_CHILD, str(directory / "memory"), str(n)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    megabytes = [float(line) for line in done.stdout.split()]
-    grown = (megabytes[9] - megabytes[1]) * 1024 * 1024 / (0.8 * n)
-    return {"records": n, "megabytes": megabytes, "bytes_grown_per_record": grown}
+    results: dict[str, Any] = {"records": n}
+    for side in ("raw", "nestvec"):
+        (directory / side).mkdir()
+        command = [sys.executable, "-c", MEMORY_CHILD, side, str(directory / side), str(n)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        megabytes = [float(line) for line in done.stdout.split()]
+        grown = (megabytes[9] - megabytes[1]) * 1024 * 1024 / (0.8 * n)
+        results[side] = {"megabytes": megabytes, "bytes_grown_per_record": grown}
+    return results
 
 
 def import_time() -> dict[str, float]:

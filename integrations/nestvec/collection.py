@@ -178,6 +178,15 @@ class Collection:
                 return 0
         return (yield from self.backend.delete(ids, as_filter(where)))
 
+    def create_index(self, field: str | None = None) -> Flow[None]:
+        """Index a field, by default the one that is searched first, while others read and write.
+
+        An add does so by itself once there are enough documents; this is for doing it before, or
+        again after a build that broke off. Raises NestingError where the field cannot have one.
+        """
+        chosen = self.nesting.fields[0] if field is None else self.nesting[field]
+        yield from self.backend.create_index(chosen)
+
     def drop(self) -> Flow[None]:
         """Delete the collection with all of its documents; the store is closed then."""
         yield from self.backend.drop()

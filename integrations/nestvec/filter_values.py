@@ -16,7 +16,8 @@ from .records import MAX_DEPTH, plain
 
 __all__ = [
     "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable", "fold",
-    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "values", "words",
+    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "values", "variants",
+    "words",
 ]  # fmt: skip
 
 #: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
@@ -203,12 +204,27 @@ def fold(text: str) -> str:
     return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
+@lru_cache(maxsize=1)
+def _cases() -> dict[str, str]:
+    """Return the characters that fold to another one, by that one; all are in planes 0 and 1."""
+    cases: dict[str, str] = {}
+    for char in map(chr, range(0x20000)):
+        if (folded := fold(char)) != char:
+            cases[folded] = cases.get(folded, "") + char
+    return cases
+
+
+def variants(char: str) -> str:
+    """Return the characters that are the same without case, itself among them."""
+    folded = fold(char)
+    return folded + _cases().get(folded, "")
+
+
 #: Letters that Unicode calls symbols: the circled and squared ones.
 _SYMBOL_LETTERS = re.compile("[\u24b6-\u24e9\U0001f130-\U0001f149\U0001f150-\U0001f169"
                              "\U0001f170-\U0001f189]")  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
 def is_word(char: str) -> bool:
     """Return whether a character belongs to words: letters, marks, digits and other numbers.
 

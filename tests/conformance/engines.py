@@ -19,12 +19,19 @@ from qdrant_client import QdrantClient
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
+from .. import postgres
+
 #: name → what makes the URL of a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: "memory:",
     "edge": lambda path: f"edge:{path / 'edge'}",
     "qdrant+local": lambda _: "qdrant+local::memory:",
+    "postgres": lambda _: postgres.place(),
 }
+
+#: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
+#: says so when it no longer does.
+LACKS = {"postgres": {"int8"}}
 
 #: A Qdrant server, from --qdrant-url. Collections of the names below are deleted there.
 QDRANT_URL = os.environ.get("NESTVEC_QDRANT_URL")

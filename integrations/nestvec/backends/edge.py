@@ -143,8 +143,14 @@ class EdgeBackend(Backend):
         if self._pending * self._per_record < _INDEXING_BYTES:
             return
         info = yield Call("info")
-        if self._pending * 10 < info.points_count:
-            return
+        if self._pending * 10 >= info.points_count:
+            yield from self._optimize()
+
+    def create_index(self, _field: Field) -> Flow[None]:
+        """Build the graph, whichever field is meant: it is on the first one only."""
+        yield from self._optimize()
+
+    def _optimize(self) -> Flow[None]:
         self._pending = 0
         yield Call("optimize")
         yield Call("flush")
