@@ -20,6 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the conformance suite over this Qdrant server too; it is emptied of the suite's "
         "collections, and QDRANT_API_KEY is its key",
     )
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=2.0, help="how long filters are fuzzed, at least"
+    )
     parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
 
 
@@ -32,3 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     postgres.clean()
+
+
+@pytest.fixture
+def fuzz_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a fuzz test goes on."""
+    seconds: float = request.config.getoption("--fuzz-seconds")
+    return seconds

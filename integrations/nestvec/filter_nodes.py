@@ -420,4 +420,5 @@ class Not(Filter):
         return self.part
 
     def __repr__(self) -> str:
-        return f"~({self.part!r})"
+        # ~~ would be the part itself.
+        return f"Not({self.part!r})" if isinstance(self.part, Not) else f"~({self.part!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timezone
 from functools import lru_cache
 from reprlib import Repr
@@ -16,8 +16,8 @@ from .records import MAX_DEPTH, plain
 
 __all__ = [
     "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable", "fold",
-    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "values", "variants",
-    "words",
+    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
+    "values", "variants", "words",
 ]  # fmt: skip
 
 #: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
@@ -73,6 +73,21 @@ def _bare(key: str, rest: str) -> tuple[str, str]:
     if not name:
         raise _no_path(key)
     return name, step[len(name) :] + dot + after
+
+
+def spelled(steps: Iterable[Step]) -> str:
+    """Return the key with these steps; quotes are only where they are needed."""
+    key = ""
+    for step in steps:
+        if step is None:
+            key += "[]"
+        else:
+            key += f".{step}" if _is_bare(step) else f".{json.dumps(step, ensure_ascii=False)}"
+    return key[1:]
+
+
+def _is_bare(step: str) -> bool:
+    return not (not step or "." in step or step.startswith('"') or step.endswith("[]"))
 
 
 def _no_path(key: object) -> FilterError:
