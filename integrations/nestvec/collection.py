@@ -237,9 +237,7 @@ class Collection:
         many = []
         for query in queries:
             many.append((yield from self._queries(query)))
-        if not many:
-            return []
-        found = yield from self.backend.search_many(many, steps, where)
+        found = (yield from self.backend.search_many(many, steps, where)) if many else []
         return [_at_least(least, hits) for hits in found]
 
     def explain(

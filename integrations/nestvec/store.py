@@ -60,11 +60,11 @@ def connect(
 ) -> Store:
     """Open a collection, or make it where there is none and `dims` says which fields it has.
 
-    `url` is `memory:`, `edge:DIRECTORY`, a Qdrant server's `http(s)://HOST:6333`,
-    `qdrant+local:DIRECTORY`, `postgresql://…` or `postgresql+embedded:DIRECTORY`.
-    `dims` are prefix lengths, each with a precision if it is not float32:
-    `(64, "256:int8", "full:binary")`; the full vector is always kept, and `"full:float16"` keeps
-    it in half precision. None takes what the collection has.
+    `url` is `memory:`, `edge:DIRECTORY`, `postgresql://…`, `postgresql+embedded:DIRECTORY`, a
+    Qdrant server's `http(s)://HOST:6333`, or `qdrant+local:DIRECTORY`. `dims` are prefix lengths,
+    each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
+    is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
+    has.
     `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
     LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
     collection records. Without one, `dim` gives the width of the vectors that records bring.

@@ -8,7 +8,7 @@ import pytest
 
 from nestvec import NestingError
 
-from .engines import ENGINES, LACKS, LASTING, Engine, clear_server
+from .engines import ENGINES, LACKS, LASTING, Engine
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -31,8 +31,6 @@ def engine(
     if needed & LACKS.get(engine_name, set()):
         request.applymarker(pytest.mark.xfail(strict=True, raises=NestingError))
     engine = Engine(engine_name, colour, {**ENGINES, **LASTING}[engine_name](tmp_path))
-    if engine_name == "qdrant":
-        clear_server(engine.url)
     yield engine
     engine.close()
 

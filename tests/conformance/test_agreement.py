@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Hit
 
 from ..vectors import nested_vectors, records
-from .engines import Engine, turbo
+from .engines import Engine
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-3
@@ -60,7 +60,7 @@ def test_quantised_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any
 
 
 @pytest.mark.parametrize("dims", [("full:turbo",), ("16:turbo", 24)])
-@turbo
+@pytest.mark.needs("turbo")
 def test_turbo_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any, ...]) -> None:
     assert_scores_are_cosines(engine, dims)
 

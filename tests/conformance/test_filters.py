@@ -15,7 +15,7 @@ from ..strategies import filters, metadatas, samples
 from ..vectors import nested_vectors
 from .engines import ENGINES, Engine
 
-ROWS = nested_vectors(120, 8)
+ROWS = nested_vectors(60, 8)
 
 
 class Stocked:

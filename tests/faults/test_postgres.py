@@ -251,6 +251,13 @@ def test_a_table_that_is_not_ours_is_left_alone(url: str) -> None:
         assert connection.execute(heads).fetchone() == (None,)
 
 
+def test_a_collection_whose_table_is_gone_is_damaged(store: Store, url: str) -> None:
+    with postgres.admin() as connection:
+        connection.execute(f"DROP TABLE {SCHEMA}.docs")
+    with pytest.raises(CollectionDamaged, match="delete the collection's row of nestvec_coll"):
+        connect(url)
+
+
 def test_two_who_make_a_collection_at_once_get_one(url: str) -> None:
     made: list[Any] = []
     ready = threading.Barrier(6)

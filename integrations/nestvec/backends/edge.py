@@ -109,14 +109,16 @@ class EdgeBackend(Backend):
     def ready(self, head: Head) -> Flow[None]:
         yield Call("load")
         info = yield Call("info")
-        self._vectors = vectors(head.nesting)
+        self._learn(head.nesting)
         self._pending = info.points_count - info.indexed_vectors_count // len(self._vectors)
-        self._per_record = head.nesting.dim * 4
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
-        self._vectors = vectors(head.nesting)
-        self._per_record = head.nesting.dim * 4
+        self._learn(head.nesting)
+
+    def _learn(self, nesting: Nesting) -> None:
+        self._per_record = nesting.dim * 4
+        self._vectors = vectors(nesting)
 
     def upsert(self, batch: Batch) -> Flow[None]:
         payloads = [
@@ -128,9 +130,8 @@ class EdgeBackend(Backend):
         # What quantises the full vector has no numbers of its own.
         names = [vector.name for vector in self._vectors]
         # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        rows = zip(
-            *([memoryview(row) for row in batch.vectors[name]] for name in names), strict=True
-        )
+        matrices = (batch.vectors[name] for name in names)
+        rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
             for id, row, made in zip(batch.ids, rows, payloads, strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -344,7 +345,8 @@ def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect
 
 
 def _steps(value: float, towards: float) -> float:
-    return math.nextafter(math.nextafter(value, towards), towards)
+    moved = math.nextafter(math.nextafter(value, towards), towards)
+    return max(-sys.float_info.max, min(sys.float_info.max, moved))  # infinity is no JSON
 
 
 def _around(inner: Condition, sure: Condition, possible: Condition) -> Bounds:

@@ -98,7 +98,13 @@ class PostgresBackend(Backend):
             return None
         head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
         self._take(head, vectors, version)
-        (rows,) = yield Apart(self._table.has(1))
+        try:
+            (rows,) = yield Apart(self._table.has(1))
+        except CollectionMissing as error:
+            raise CollectionDamaged(
+                f"{self.url} records a collection {self.collection!r} whose table is gone; restore "
+                f"the table, or delete the collection's row of {HEADS}"
+            ) from error.__cause__
         self._straight = not rows[0][0]
         (rows,) = yield Apart(self._table.indexes())
         wanted = self._table.index_name(head.nesting.fields[0])

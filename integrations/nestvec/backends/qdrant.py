@@ -7,7 +7,6 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from ..errors import (
     CollectionDamaged,
     CollectionMismatch,
     ConfigError,
+    NestingError,
     NestvecError,
     Unavailable,
 )
@@ -93,7 +93,7 @@ class QdrantBackend(Backend):
                 "content_key and metadata_key; to write, choose another collection"
             )
         where = f"the record of collection {self._layout.where}"
-        head = Head.from_json(json.dumps(recorded["head"]), where)
+        head = Head.from_json(str(recorded.get("head")), where)
         self._drift = bool(recorded.get("drift"))
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
         if {name: params.size for name, params in held.items()} != expected:
@@ -128,7 +128,10 @@ class QdrantBackend(Backend):
 
     def create(self, head: Head) -> Flow[None]:
         self._writable()
-        recorded = {"head": json.loads(head.to_json())}
+        if any(field.precision == "turbo" for field in head.nesting.fields):
+            yield from self._need_turbo()
+        # As text: a server may merge what it takes for a payload, or drop what is null in it.
+        recorded = {"head": head.to_json()}
         try:
             yield from self._ask(
                 "create_collection",
@@ -149,6 +152,15 @@ class QdrantBackend(Backend):
         if "nestvec" not in (config.metadata or {}):
             yield from self._note(recorded)
         yield from self._index()
+
+    def _need_turbo(self) -> Flow[None]:
+        version = (yield from self._version()).partition("-")[0]
+        if tuple(map(int, version.split(".")[:2])) < (1, 18):
+            raise NestingError(f"{self.url} is Qdrant {version}; 'turbo' needs 1.18 or newer")
+
+    def _version(self) -> Flow[str]:
+        told = yield from retried(Request("info", {}), self._options.retries + 1)
+        return str(told.version)
 
     def _note(self, recorded: dict[str, Any]) -> Flow[None]:
         """Write the record to the reserved point, which has no vectors."""
@@ -340,14 +352,14 @@ class QdrantBackend(Backend):
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")
-        version = yield from retried(Request("info", {}), self._options.retries + 1)
+        version = yield from self._version()
         params = told.config.params
         return {
             "engine": "qdrant+local" if self._local else "qdrant",
-            "version": version.version,
+            "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed_vectors": told.indexed_vectors_count,
+            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
