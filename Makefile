@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test lint bench test-langchain clean
+.PHONY: help demo test fuzz lint bench test-langchain clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job: real texts into a real engine, real questions, two stages"
 	@echo "make test   the tests"
+	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-langchain  the LangChain adapter with the lowest langchain-core"
 	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
@@ -18,6 +19,9 @@ demo: .venv/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest
+
+fuzz: .venv/test
+	$(BIN)/python -m pytest tests/unit/test_filter_forms.py -k fuzz --fuzz-seconds 60
 
 lint: .venv/lint
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, delete.
+"""The command line: nestvec demo, add, search, info, index, delete.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -21,7 +21,7 @@ import typer
 from . import console, demo, passages, stdlib_docs
 from .conditions import condition
 from .errors import CollectionMissing, ConfigError, NestvecError
-from .ingest import BATCH, Added, ingest, passages_from
+from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
 from .store import Store, connect
@@ -181,6 +181,27 @@ def search(
 def info(url: Url, *, collection: Collection = "docs", as_json: Json = False) -> None:
     """Show what a collection knows of itself, and the bytes of each field."""
     with connect(url, collection=collection) as store:
+        known = store.info()
+    if as_json:
+        _print(asdict(known))
+    else:
+        console.info(known)
+
+
+@app.command()
+def index(
+    url: Url,
+    *,
+    field: Annotated[
+        str | None, typer.Option(help="The field, such as 64; the first one, if left out.")
+    ] = None,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Index a collection now, while others read and write; an add does so when it pays."""
+    with connect(url, collection=collection) as store:
+        with console.progress("indexing", 100, unit="percent") as advance:
+            build_index(store, field, advance=lambda share: advance(round(100 * share)))
         known = store.info()
     if as_json:
         _print(asdict(known))

@@ -188,6 +188,15 @@ class Collection:
                 return 0
         return (yield from self.backend.delete(ids, as_filter(where)))
 
+    def create_index(self, field: str | None = None) -> Flow[None]:
+        """Index a field, by default the one that is searched first, while others read and write.
+
+        An add does so by itself once there are enough documents; this is for doing it before, or
+        again after a build that broke off. Raises NestingError where the field cannot have one.
+        """
+        chosen = self.nesting.fields[0] if field is None else self.nesting[field]
+        yield from self.backend.create_index(chosen)
+
     def drop(self) -> Flow[None]:
         """Delete the collection with all of its documents; the store is closed then."""
         yield from self.backend.drop()
@@ -238,9 +247,7 @@ class Collection:
         many = []
         for query in queries:
             many.append((yield from self._queries(query)))
-        if not many:
-            return []
-        found = yield from self.backend.search_many(many, steps, where)
+        found = (yield from self.backend.search_many(many, steps, where)) if many else []
         return [_at_least(least, hits) for hits in found]
 
     def explain(

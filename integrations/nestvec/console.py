@@ -123,9 +123,17 @@ def info(known: Info) -> None:
     for field in known.fields:
         table.add_row(field.name, str(field.length), field.precision, f"{field.nbytes:,}")
     _console().print(table)
-    for key, value in known.engine.items():
-        shown = f"{value:,}" if isinstance(value, int) else str(value)
-        say(f"{key.replace('_', ' ')}: {shown}")
+    _named_values(known.engine, "")
+
+
+def _named_values(values: Mapping[str, Any], within: str) -> None:
+    """Show what an engine tells of itself, a line each, also of what is inside of it."""
+    for key, value in values.items():
+        name = f"{within}{key.replace('_', ' ') if not within else key}"
+        if isinstance(value, Mapping):
+            _named_values(value, f"{name} ")
+        else:
+            say(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
 
 
 @contextmanager

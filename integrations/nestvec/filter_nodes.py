@@ -319,6 +319,11 @@ class Matches(_Keyed):
         if not words(self.text):
             raise FilterError(f"key {self.key!r}: there is no word in {short(self.text)}")
 
+    @property
+    def words(self) -> list[str]:
+        """The words that must be there, without case."""
+        return sorted(set(words(self.text)))
+
     def holds(self, stored: Any) -> bool:
         return isinstance(stored, str) and set(words(self.text)) <= set(words(stored))
 
@@ -415,4 +420,5 @@ class Not(Filter):
         return self.part
 
     def __repr__(self) -> str:
-        return f"~({self.part!r})"
+        # ~~ would be the part itself.
+        return f"Not({self.part!r})" if isinstance(self.part, Not) else f"~({self.part!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timezone
 from functools import lru_cache
 from reprlib import Repr
@@ -16,7 +16,8 @@ from .records import MAX_DEPTH, plain
 
 __all__ = [
     "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable", "fold",
-    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "values", "words",
+    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
+    "values", "variants", "words",
 ]  # fmt: skip
 
 #: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
@@ -72,6 +73,21 @@ def _bare(key: str, rest: str) -> tuple[str, str]:
     if not name:
         raise _no_path(key)
     return name, step[len(name) :] + dot + after
+
+
+def spelled(steps: Iterable[Step]) -> str:
+    """Return the key with these steps; quotes are only where they are needed."""
+    key = ""
+    for step in steps:
+        if step is None:
+            key += "[]"
+        else:
+            key += f".{step}" if _is_bare(step) else f".{json.dumps(step, ensure_ascii=False)}"
+    return key[1:]
+
+
+def _is_bare(step: str) -> bool:
+    return not (not step or "." in step or step.startswith('"') or step.endswith("[]"))
 
 
 def _no_path(key: object) -> FilterError:
@@ -203,12 +219,27 @@ def fold(text: str) -> str:
     return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
+@lru_cache(maxsize=1)
+def _cases() -> dict[str, str]:
+    """Return the characters that fold to another one, by that one; all are in planes 0 and 1."""
+    cases: dict[str, str] = {}
+    for char in map(chr, range(0x20000)):
+        if (folded := fold(char)) != char:
+            cases[folded] = cases.get(folded, "") + char
+    return cases
+
+
+def variants(char: str) -> str:
+    """Return the characters that are the same without case, itself among them."""
+    folded = fold(char)
+    return folded + _cases().get(folded, "")
+
+
 #: Letters that Unicode calls symbols: the circled and squared ones.
 _SYMBOL_LETTERS = re.compile("[\u24b6-\u24e9\U0001f130-\U0001f149\U0001f150-\U0001f169"
                              "\U0001f170-\U0001f189]")  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
 def is_word(char: str) -> bool:
     """Return whether a character belongs to words: letters, marks, digits and other numbers.
 

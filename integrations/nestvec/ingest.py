@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 from .passages import Document, passage_id
 from .records import Record
 from .store import Store
 
-__all__ = ["BATCH", "Added", "ingest", "passages_from"]
+__all__ = ["BATCH", "Added", "build_index", "ingest", "passages_from"]
 
 #: How many passages a store that documents are added to takes at once: its `batch_size`.
 BATCH = 512
+
+#: Seconds between two looks at how far an index is.
+_LOOK_EVERY = 1.0
 
 #: How many passages past its end a document is searched for at a time.
 _WINDOW = 8
@@ -55,6 +60,29 @@ def ingest(
     store.add_records(records())
     _finish(store, waiting, added, advance)
     return added
+
+
+def build_index(store: Store, field: str | None, *, advance: Callable[[float], None]) -> None:
+    """Index a field; `advance` is told, from time to time, what share more of it is done.
+
+    Raises what `Store.create_index` raises.
+    """
+    shown = 0.0
+    with ThreadPoolExecutor(1) as thread:
+        building = thread.submit(store.create_index, field)
+        while wait([building], timeout=_LOOK_EVERY).not_done:
+            done = _share(store.info().engine)
+            if done > shown:
+                advance(done - shown)
+                shown = done
+        building.result()
+
+
+def _share(engine: Mapping[str, Any]) -> float:
+    """Return how much of an index is done, where the engine tells."""
+    return max(
+        (index.get("done", 0.0) for index in engine.get("indexes", {}).values()), default=0.0
+    )
 
 
 def _finish(

@@ -37,6 +37,14 @@ ENGINES = {
     "http": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
     "https": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
     "qdrant+local": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
+    "postgresql": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
+    "postgres": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
+    "postgresql+embedded": (
+        "postgres_embedded",
+        "EmbeddedPostgresBackend",
+        "PostgresOptions",
+        "postgres-embedded",
+    ),
 }
 
 
@@ -52,10 +60,11 @@ def connect(
 ) -> Store:
     """Open a collection, or make it where there is none and `dims` says which fields it has.
 
-    `url` is `memory:`, `edge:DIRECTORY`, a Qdrant server's `http(s)://HOST:6333`, or
-    `qdrant+local:DIRECTORY`. `dims` are prefix lengths, each with a precision if it
-    is not float32: `(64, "256:int8", "full:binary")`; the full vector is always kept, and
-    `"full:float16"` keeps it in half precision. None takes what the collection has.
+    `url` is `memory:`, `edge:DIRECTORY`, `postgresql://…`, `postgresql+embedded:DIRECTORY`, a
+    Qdrant server's `http(s)://HOST:6333`, or `qdrant+local:DIRECTORY`. `dims` are prefix lengths,
+    each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
+    is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
+    has.
     `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
     LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
     collection records. Without one, `dim` gives the width of the vectors that records bring.
@@ -180,6 +189,7 @@ class Store(_Opened):
     explain = _blocking(Collection.explain)
     get = _blocking(Collection.get)
     delete = _blocking(Collection.delete)
+    create_index = _blocking(Collection.create_index)
     count = _blocking(Collection.count)
     info = _blocking(Collection.info)
     verify = _blocking(Collection.verify)
@@ -232,6 +242,7 @@ class AsyncStore(_Opened):
     explain = _awaited(Collection.explain)
     get = _awaited(Collection.get)
     delete = _awaited(Collection.delete)
+    create_index = _awaited(Collection.create_index)
     count = _awaited(Collection.count)
     info = _awaited(Collection.info)
     verify = _awaited(Collection.verify)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from .engines import ENGINES, LASTING, Engine, clear_server
+from nestvec import NestingError
+
+from .engines import ENGINES, LACKS, LASTING, Engine
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -22,10 +24,13 @@ def colour(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def engine(engine_name: str, colour: str, tmp_path: Path) -> Iterator[Engine]:
+def engine(
+    engine_name: str, colour: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Engine]:
+    needed = {word for mark in request.node.iter_markers("needs") for word in mark.args}
+    if needed & LACKS.get(engine_name, set()):
+        request.applymarker(pytest.mark.xfail(strict=True, raises=NestingError))
     engine = Engine(engine_name, colour, {**ENGINES, **LASTING}[engine_name](tmp_path))
-    if engine_name == "qdrant":
-        clear_server(engine.url)
     yield engine
     engine.close()
 

@@ -7,42 +7,30 @@ by running every coroutine to its end on one event loop.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient
 
 import nestvec
 from nestvec import AsyncStore, Record, Store
+
+from .. import postgres, qdrant
 
 #: name → what makes the URL of a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: "memory:",
     "edge": lambda path: f"edge:{path / 'edge'}",
+    "qdrant": lambda _: qdrant.place(),
     "qdrant+local": lambda _: "qdrant+local::memory:",
+    "postgres": lambda _: postgres.place(),
 }
 
-#: A Qdrant server, from --qdrant-url. Collections of the names below are deleted there.
-QDRANT_URL = os.environ.get("NESTVEC_QDRANT_URL")
-if QDRANT_URL:
-    ENGINES["qdrant"] = lambda _: str(QDRANT_URL)
-SERVER_COLLECTIONS = ("docs", "one", "two", "other")
-
-
-def clear_server(url: str) -> None:
-    """Delete what an earlier test left, also one that was killed."""
-    client = QdrantClient(
-        url=url, headers={"api-key": os.environ.get("QDRANT_API_KEY", "")},
-        check_compatibility=False, timeout=60,
-    )  # fmt: skip
-    for collection in SERVER_COLLECTIONS:
-        client.delete_collection(collection)
-    client.close()
-
+#: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
+#: says so when it no longer does.
+LACKS: dict[str, set[str]] = {"postgres": {"int8"}, "qdrant": qdrant.lacks}
 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.
@@ -51,11 +39,6 @@ LASTING["qdrant+local:DIR"] = lambda path: f"qdrant+local:{path / 'qdrant'}"
 
 #: Marks a test for these engines.
 lasting = pytest.mark.parametrize("engine_name", list(LASTING), indirect=True)
-
-#: Marks a test for the engines that have TurboQuant.
-turbo = pytest.mark.parametrize(
-    "engine_name", [name for name in ENGINES if name != "postgres"], indirect=True
-)
 
 
 class Awaited:

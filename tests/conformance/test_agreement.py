@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Hit
 
 from ..vectors import nested_vectors, records
-from .engines import Engine, turbo
+from .engines import Engine
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-3
@@ -46,13 +46,21 @@ def test_exact_search_agrees_with_the_oracle(engine: Engine, dims: tuple[Any, ..
                 assert_same(store.search(query, **asked), expected, tolerance)
 
 
-@pytest.mark.parametrize("dims", [("full:int8",), ("full:binary", 8), ("16:int8", "24:binary")])
+@pytest.mark.parametrize(
+    "dims",
+    [
+        pytest.param(("full:int8",), marks=pytest.mark.needs("int8")),
+        ("full:binary", 8),
+        pytest.param(("16:int8", "24:binary"), marks=pytest.mark.needs("int8")),
+    ],
+    ids=str,
+)
 def test_quantised_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any, ...]) -> None:
     assert_scores_are_cosines(engine, dims)
 
 
 @pytest.mark.parametrize("dims", [("full:turbo",), ("16:turbo", 24)])
-@turbo
+@pytest.mark.needs("turbo")
 def test_turbo_fields_end_in_the_same_scores(engine: Engine, dims: tuple[Any, ...]) -> None:
     assert_scores_are_cosines(engine, dims)
 

@@ -12,7 +12,7 @@ from ..errors import CollectionDamaged, NestingError
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
-from ..nesting import Matrix, Nesting
+from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, Hit, Record
 
 __all__ = ["FORMAT", "Backend", "Head"]
@@ -102,6 +102,11 @@ class Backend(ABC):
     @abstractmethod
     def settle(self) -> Flow[None]:
         """Index what was written, where the engine does not do so by itself."""
+
+    def create_index(self, _field: Field) -> Flow[None]:
+        """Index a field now; an engine that has its index by other means does nothing."""
+        return
+        yield
 
     @abstractmethod
     def search(

@@ -7,7 +7,6 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from ..errors import (
     CollectionDamaged,
     CollectionMismatch,
     ConfigError,
+    NestingError,
     NestvecError,
     Unavailable,
 )
@@ -28,17 +28,8 @@ from ..nesting import Matrix, Nesting
 from ..records import Batch, Hit, Record
 from . import qdrant_wire as wire
 from .base import Backend, Head
-from .points import (
-    Condition,
-    bounds,
-    check_in_place,
-    decided,
-    incomplete,
-    json_path,
-    payload,
-    stranger,
-    vectors,
-)
+from .point_filters import Condition, Dialect, bounds, decided, incomplete, json_path
+from .points import check_in_place, payload, stranger, vectors
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
@@ -75,6 +66,7 @@ class QdrantBackend(Backend):
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._names: list[str] = []
         self._drift = False
+        self._indexes: dict[str, str] = {}
         self._reserved = False
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
@@ -101,7 +93,7 @@ class QdrantBackend(Backend):
                 "content_key and metadata_key; to write, choose another collection"
             )
         where = f"the record of collection {self._layout.where}"
-        head = Head.from_json(json.dumps(recorded["head"]), where)
+        head = Head.from_json(str(recorded.get("head")), where)
         self._drift = bool(recorded.get("drift"))
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
         if {name: params.size for name, params in held.items()} != expected:
@@ -136,7 +128,10 @@ class QdrantBackend(Backend):
 
     def create(self, head: Head) -> Flow[None]:
         self._writable()
-        recorded = {"head": json.loads(head.to_json())}
+        if any(field.precision == "turbo" for field in head.nesting.fields):
+            yield from self._need_turbo()
+        # As text: a server may merge what it takes for a payload, or drop what is null in it.
+        recorded = {"head": head.to_json()}
         try:
             yield from self._ask(
                 "create_collection",
@@ -157,6 +152,15 @@ class QdrantBackend(Backend):
         if "nestvec" not in (config.metadata or {}):
             yield from self._note(recorded)
         yield from self._index()
+
+    def _need_turbo(self) -> Flow[None]:
+        version = (yield from self._version()).partition("-")[0]
+        if tuple(map(int, version.split(".")[:2])) < (1, 18):
+            raise NestingError(f"{self.url} is Qdrant {version}; 'turbo' needs 1.18 or newer")
+
+    def _version(self) -> Flow[str]:
+        told = yield from retried(Request("info", {}), self._options.retries + 1)
+        return str(told.version)
 
     def _note(self, recorded: dict[str, Any]) -> Flow[None]:
         """Write the record to the reserved point, which has no vectors."""
@@ -348,14 +352,14 @@ class QdrantBackend(Backend):
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")
-        version = yield from retried(Request("info", {}), self._options.retries + 1)
+        version = yield from self._version()
         params = told.config.params
         return {
             "engine": "qdrant+local" if self._local else "qdrant",
-            "version": version.version,
+            "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed_vectors": told.indexed_vectors_count,
+            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
@@ -373,7 +377,11 @@ class QdrantBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         if where is None:
             return self._excluding(None)
-        around = bounds(where, self._drift, self._layout.root)
+        layout = self._layout
+        dialect = Dialect(
+            layout.point_id, drift=self._drift, root=layout.root, indexes=self._indexes
+        )
+        around = bounds(where, dialect)
         return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:

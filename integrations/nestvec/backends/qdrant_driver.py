@@ -8,6 +8,7 @@ server.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import random
 import time
@@ -18,13 +19,25 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, ClassVar
 
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from pydantic import ValidationError
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.http import models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from ..errors import BackendError, NestvecError, Unavailable
 from ..flow import Flow, arun, run
 
-__all__ = ["Close", "Driver", "Pause", "Request", "Together", "Transient", "models", "retried"]
+__all__ = [
+    "Close",
+    "Driver",
+    "Pause",
+    "Request",
+    "Together",
+    "Transient",
+    "ValidationError",
+    "models",
+    "retried",
+]
 
 #: The first wait before another try, in seconds, and the longest, also where the server names it.
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0
@@ -238,6 +251,12 @@ class _Local:
                 ) from error
             return cls.opened.setdefault(path, made)
 
+    @classmethod
+    def close_all(cls) -> None:
+        """Close what was left open when the process ends, before Python is half gone."""
+        for shared in cls.opened.values():
+            shared.client.close()
+
     def release(self) -> None:
         with self.guard:
             self.users -= 1
@@ -252,6 +271,9 @@ class _Local:
                 return getattr(self.client, method)(**_without_advice(arguments))
 
         return called
+
+
+atexit.register(_Local.close_all)
 
 
 def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,9 @@ def foreign(
             problem = f"no vector {name!r}"
         elif params.distance != models.Distance.COSINE:
             problem = f"{name!r} compares by {params.distance.value}, scores here are cosines"
+        elif params.datatype == models.Datatype.UINT8:
+            # The server would cut the numbers of a unit vector down to zeros.
+            problem = f"{name!r} keeps whole numbers from 0 to 255, queries here are unit vectors"
         elif params.multivector_config is not None:
             problem = f"{name!r} keeps several vectors a point"
         elif spec != "full" and spec != str(params.size):

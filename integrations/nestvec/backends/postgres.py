@@ -1,0 +1,381 @@
+"""The Postgres backend: pgvector, and a table whose prefixes the database itself derives.
+
+A collection is one table. The full vector is a column, each prefix a generated one, so whoever
+writes a row writes all of its fields. `binary` is an expression: no column, only its index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import (
+    BackendError,
+    CollectionDamaged,
+    CollectionMissing,
+    ConfigError,
+    NestingError,
+    Unavailable,
+)
+from ..filters import Filter
+from ..flow import Flow
+from ..funnel import Plan
+from ..nesting import Field, Matrix, Nesting
+from ..records import Batch, Hit, Record
+from .base import Backend, Head
+from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
+from .postgres_filters import condition
+from .postgres_options import PostgresOptions, check_name
+from .postgres_sql import EVERYTHING, HEADS, Heads, Table, settings
+from .postgres_wire import copy_rows, read_vector, unescape
+
+__all__ = ["PostgresBackend", "PostgresOptions"]
+
+#: Below so many documents reading all of them is as fast as an index.
+_INDEX_FROM = 10_000
+
+#: What hnsw.ef_search can be; above it a session takes 40 instead, with a warning.
+_MAX_EF = 1_000
+
+#: The longest vectors that pgvector keeps, and the longest that it indexes, by precision.
+_MAX_DIM = 16_000
+_MAX_INDEXED = {"float32": 2_000, "float16": 4_000, "binary": 64_000}
+
+
+class PostgresBackend(Backend):
+    """A collection in a table of its own, in a schema of any Postgres with pgvector."""
+
+    precisions = ("float32", "float16", "binary")
+
+    def __init__(self, url: str, collection: str, options: PostgresOptions) -> None:
+        target = Target(url)
+        self._prepare(target, target.shown, collection, options)
+
+    def _prepare(
+        self, target: Target, shown: str, collection: str, options: PostgresOptions
+    ) -> None:
+        check_name("collection", collection)
+        check_name("schema", target.schema)
+        if collection == HEADS:
+            raise ConfigError(f"{HEADS} is where collections are recorded; choose another name")
+        self.url, self.collection, self._schema = shown, collection, target.schema
+        self._options = options
+        self._driver = Driver(
+            target.conninfo, shown, size=options.pool_size, timeout=options.timeout,
+            prepare=not options.pgbouncer,
+        )  # fmt: skip
+        self._heads = Heads(target.schema)
+        self._held: Table | None = None
+        #: Whether ids were new so far, so that rows can go straight into the table.
+        self._straight = False
+        self._indexed = False
+        #: Whether an index can be read on until a filter let enough through (pgvector 0.8).
+        self._iterative = False
+
+    @property
+    def _table(self) -> Table:
+        if self._held is None:
+            raise BackendError(
+                f"collection {self.collection!r} of {self.url} is closed; connect again"
+            )
+        return self._held
+
+    def check(self, nesting: Nesting) -> None:
+        super().check(nesting)
+        if nesting.dim > _MAX_DIM:
+            raise NestingError(
+                f"{self.url} keeps vectors of up to {_MAX_DIM:,} numbers, got {nesting.dim:,}"
+            )
+
+    # Opening
+
+    def load(self) -> Flow[Head | None]:
+        vectors, version, _, heads = yield from self._look()
+        if not heads:
+            return None
+        (rows,) = yield Apart(self._heads.read(self.collection))
+        if not rows:
+            return None
+        head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
+        self._take(head, vectors, version)
+        try:
+            (rows,) = yield Apart(self._table.has(1))
+        except CollectionMissing as error:
+            raise CollectionDamaged(
+                f"{self.url} records a collection {self.collection!r} whose table is gone; restore "
+                f"the table, or delete the collection's row of {HEADS}"
+            ) from error.__cause__
+        self._straight = not rows[0][0]
+        (rows,) = yield Apart(self._table.indexes())
+        wanted = self._table.index_name(head.nesting.fields[0])
+        self._indexed = any(row[0] == wanted and row[2] for row in rows)
+        return head
+
+    def _look(self) -> Flow[tuple[str | None, str | None, bool, bool]]:
+        (rows,) = yield Apart(self._heads.look())
+        return rows[0]  # type: ignore[no-any-return]
+
+    def _take(self, head: Head, vectors: str | None, version: str | None) -> None:
+        if vectors is None or version is None:
+            raise CollectionDamaged(
+                f"{self.url} records a collection {self.collection!r}, but pgvector is not in this "
+                "database any more; restore it from a copy, nothing was changed"
+            )
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+        if numbers < (0, 7):
+            raise BackendError(
+                f"{self.url} has pgvector {version}, nestvec needs 0.7; install a newer one and "
+                "run ALTER EXTENSION vector UPDATE"
+            )
+        self._iterative = numbers >= (0, 8)
+        self._held = Table(self._schema, self.collection, head.nesting, vectors)
+
+    def create(self, head: Head) -> Flow[None]:
+        vectors, version, schema, heads = yield from self._look()
+        if vectors is None:
+            yield from self._make_extension()
+            vectors, version, schema, heads = yield from self._look()
+        self._take(head, vectors, version)
+        statements = [] if heads else self._heads.make(schema_too=not schema)
+        statements += [self._heads.add(self.collection, head.to_json()), *self._table.make()]
+        begin, commit = Statement(SQL("BEGIN")), Statement(SQL("COMMIT"))
+        try:
+            yield Apart(begin, *statements, commit)
+        except BackendError as error:
+            raise self._not_made(error) from error.__cause__
+        self._straight = True
+
+    def _not_made(self, error: BackendError) -> Exception:
+        if sqlstate(error) == "23505":
+            return Unavailable(
+                f"collection {self.collection!r} of {self.url} was just made by another process; "
+                "connect again"
+            )
+        if sqlstate(error) == "42P07":
+            return CollectionDamaged(
+                f"{self.url} has a table {self.collection!r} that is not a nestvec collection; "
+                "choose another collection or ?schema=, nothing was changed"
+            )
+        return error
+
+    def _make_extension(self) -> Flow[None]:
+        try:
+            yield Apart(Statement(SQL("CREATE EXTENSION IF NOT EXISTS vector")))
+        except BackendError as error:
+            if isinstance(error, Unavailable):
+                raise
+            raise BackendError(
+                f"{error}. pgvector is not in this database and could not be put there; ask an "
+                "administrator to install pgvector and to run CREATE EXTENSION vector"
+            ) from error.__cause__
+
+    # Writing
+
+    def upsert(self, batch: Batch) -> Flow[None]:
+        table = self._table
+        data = copy_rows(batch, table.nesting.full)
+        if self._straight:
+            try:
+                yield table.copy(data)
+            except BackendError as error:
+                if sqlstate(error) != "23505":
+                    raise
+                # Some id is there already, perhaps since a moment: from now on replace.
+                self._straight = False
+            else:
+                return
+        yield table.upsert(data)
+
+    def settle(self) -> Flow[None]:
+        """Index the first field once there are enough documents for it to pay."""
+        first = self._table.nesting.fields[0]
+        if self._indexed or self._options.index == "none" or _unindexable(first):
+            return
+        (rows,) = yield Query(self._table.has(_INDEX_FROM))
+        if rows[0][0]:
+            yield from self.create_index(first)
+
+    def create_index(self, field: Field) -> Flow[None]:
+        """Index a field while others read and write; what is indexed already stays so."""
+        table, options = self._table, self._options
+        if options.index == "none":
+            raise ConfigError("this store was opened with index='none'; open it with hnsw")
+        if problem := _unindexable(field):
+            raise NestingError(problem)
+        if options.index == "ivfflat" and field.precision == "binary":
+            raise NestingError(f"{field.spec}: pgvector's ivfflat of bits is not used; take hnsw")
+        (found,) = yield Query(table.indexes())
+        state = {row[0]: (row[2], row[4]) for row in found}.get(table.index_name(field))
+        if state is not None and state[1] is not None:
+            return  # another session is building it
+        if state is None or not state[0]:
+            # Where a build broke off, an invalid index is left of it.
+            yield Apart(
+                *self._build_settings(),
+                *([] if state is None else [table.drop_index(field)]),
+                table.make_index(field, options.index, options.index_options),
+            )
+        self._indexed = self._indexed or field == table.nesting.fields[0]
+
+    def _build_settings(self) -> list[Statement]:
+        if self._options.build_memory is None:
+            return []
+        sql = SQL("SELECT set_config('maintenance_work_mem', %s, false)")
+        return [Statement(sql, (self._options.build_memory,))]
+
+    def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
+        table = self._table
+        doomed = _matching(where) if ids is None else table.with_ids(ids)
+        (deleted,) = yield Query(table.delete(doomed), reads=False)
+        return int(deleted)
+
+    def drop(self) -> Flow[None]:
+        yield Query(self._table.drop(), self._heads.remove(self.collection), reads=False)
+        self._held = None
+        yield Close()
+
+    # Reading
+
+    def search(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[list[Hit]]:
+        (hits,) = yield from self.search_many([queries], plan, where)
+        return hits
+
+    def search_many(
+        self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
+    ) -> Flow[list[list[Hit]]]:
+        matching = _matching(where)
+        asked = [self._table.search(queries, plan, matching) for queries in many]
+        exact = self._reads_all(plan, where)
+        _, *found = yield Query(settings(self._settings(plan, where, exact=exact)), *asked)
+        short = [] if exact else [i for i, rows in enumerate(found) if len(rows) < plan.k]
+        if short:
+            # An index hands out what its graph reaches, up to a limit; whom it leaves short gets
+            # all there is from a scan.
+            again = settings(self._settings(plan, where, exact=True))
+            _, *scanned = yield Query(again, *(asked[i] for i in short))
+            for i, rows in zip(short, scanned, strict=True):
+                found[i] = rows
+        return [[_hit(row) for row in rows] for rows in found]
+
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
+    ) -> Flow[int]:
+        statement = self._table.candidates(queries, plan, _matching(where))
+        chosen = self._settings(plan, where, exact=self._reads_all(plan, where))
+        _, rows = yield Query(settings(chosen), statement)
+        return int(rows[0][0])
+
+    def _reads_all(self, plan: Plan, where: Filter | None) -> bool:
+        """Return whether the first stage has to do without the index.
+
+        Before pgvector 0.8 an index hands out at most ef_search rows, filtered afterwards.
+        """
+        if not plan.stages:
+            return True
+        return not self._iterative and (where is not None or plan.stages[0][1] > _MAX_EF)
+
+    def _settings(self, plan: Plan, where: Filter | None, *, exact: bool) -> dict[str, Any]:
+        """Return what the server is told for one query."""
+        if exact:
+            # Where a role has both switched off the planner would take the index after all.
+            return {"enable_indexscan": "off", "enable_seqscan": "on"}
+        field, limit = plan.stages[0]
+        chosen: dict[str, Any] = {}
+        indexed = self._indexed and field == self._table.nesting.fields[0]
+        if indexed and where is None and limit <= _MAX_EF:
+            # The planner does not count what it costs to fetch vectors kept beside their rows,
+            # and after ANALYZE may take a scan for cheaper: 2.6 queries a second instead of 100.
+            chosen["enable_seqscan"] = "off"
+        if self._options.index == "ivfflat":
+            further = {"ivfflat.iterative_scan": "relaxed_order"} if self._iterative else {}
+            return chosen | {"ivfflat.probes": self._options.probes, **further}
+        chosen["hnsw.ef_search"] = min(_MAX_EF, max(40, limit))
+        if self._iterative:
+            chosen |= {
+                "hnsw.iterative_scan": "strict_order",
+                "hnsw.max_scan_tuples": max(20_000, 20 * limit),
+                "hnsw.scan_mem_multiplier": 8,
+            }
+        return chosen
+
+    def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
+        (rows,) = yield Query(self._table.documents(self._table.with_ids(ids), vectors))
+        return [_record(row) for row in rows]
+
+    def count(self, where: Filter | None) -> Flow[int]:
+        (rows,) = yield Query(self._table.count(_matching(where)))
+        return int(rows[0][0])
+
+    def page(
+        self, where: Filter | None, after: Any, limit: int, vectors: bool
+    ) -> Flow[tuple[list[Record], Any]]:
+        (rows,) = yield Query(self._table.page(_matching(where), after, limit, vectors))
+        records = [_record(row) for row in rows]
+        return records, records[-1].id if len(records) == limit else None
+
+    def info(self) -> Flow[Mapping[str, Any]]:
+        (sizes,) = yield Query(self._table.sizes())
+        if not sizes:
+            raise CollectionMissing(f"{self.url}: the collection {self.collection!r} was dropped")
+        table, indexes, dead, server = sizes[0]
+        (found,) = yield Query(self._table.indexes())
+        return {
+            "engine": "postgres",
+            "server": server,
+            "table_bytes": table,
+            "index_bytes": indexes,
+            "dead_rows": dead,
+            "indexes": {row[0]: _index_state(row) for row in found},
+        }
+
+    # Driving
+
+    def send(self, request: Any) -> Any:
+        return self._driver.send(request)
+
+    async def asend(self, request: Any) -> Any:
+        return await self._driver.asend(request)
+
+    def close(self) -> None:
+        self._driver.close()
+
+    async def aclose(self) -> None:
+        await self._driver.aclose()
+
+
+def _matching(where: Filter | None) -> Statement:
+    return EVERYTHING if where is None else condition(where)
+
+
+def _hit(row: tuple[Any, ...]) -> Hit:
+    id, text, metadata, distance = row
+    return Hit(unescape(id), unescape(text), metadata, 1.0 - distance)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    id, text, metadata, vector = row
+    sent = None if vector is None else read_vector(vector)
+    return Record(unescape(id), unescape(text), metadata, sent)
+
+
+def _unindexable(field: Field) -> str | None:
+    """Return why a field cannot have an index, or None where it can."""
+    if field.full and field.precision != "binary":
+        return "full is what candidates are rescored by, and has no index; index a prefix"
+    most = _MAX_INDEXED[field.precision]
+    if field.length > most:
+        return (
+            f"{field.name} has {field.length:,} numbers, and pgvector indexes up to {most:,} of "
+            f"{field.precision}; index a shorter prefix, or one of float16 (up to 4,000) or binary"
+        )
+    return None
+
+
+def _index_state(row: tuple[Any, ...]) -> dict[str, Any]:
+    _, method, valid, size, phase, done, total = row
+    if phase is None:
+        state = "ready" if valid else "broken off; create_index() makes it anew"
+        return {"method": method, "bytes": size, "state": state}
+    return {"method": method, "bytes": size, "state": phase, "done": done / total if total else 0.0}

@@ -1,0 +1,371 @@
+"""The statements of one collection: its table, its index, and the query that a plan becomes.
+
+Every name is an `Identifier`, every value a parameter. What belongs to pgvector is written with
+its schema, so that nothing depends on a search path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..funnel import Plan
+from ..nesting import Field, Matrix, Nesting
+from .postgres_driver import SQL, Composable, Composed, Copy, Identifier, Literal, Statement
+from .postgres_wire import escape, query_bytes
+
+__all__ = ["HEADS", "Heads", "Table", "name"]
+
+#: The table in which each collection of a schema records what it knows of itself.
+HEADS = "nestvec_collections"
+
+#: What a page of 8 kB leaves to a row, less its header and the shortest forms of its other columns.
+_ROOM = 8_000
+
+#: From here on Postgres moves long values out of a row, counted without the vectors kept in it.
+_TOAST_FROM = 2_032
+
+_TYPES = {"float32": "vector", "float16": "halfvec"}
+_OPERATORS = {"float32": "<#>", "float16": "<#>", "binary": "<~>"}
+_CLASSES = {"float32": "vector_ip_ops", "float16": "halfvec_ip_ops", "binary": "bit_hamming_ops"}
+
+EVERYTHING = Statement(SQL("TRUE"))
+
+
+def name(*parts: str) -> Identifier:
+    """Return a name; psycopg takes a percent sign in one for a placeholder unless it is doubled."""
+    return Identifier(*(part.replace("%", "%%") for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The statements about what collections record of themselves, in one schema."""
+
+    schema: str
+
+    @property
+    def table(self) -> Identifier:
+        return name(self.schema, HEADS)
+
+    def look(self) -> Statement:
+        """Ask for pgvector's schema and version, and whether the schema and its heads exist."""
+        return Statement(
+            SQL(
+                "SELECT (SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid ="
+                " extnamespace WHERE extname = 'vector'),"
+                " (SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
+                " EXISTS (SELECT FROM pg_namespace WHERE nspname = %s),"
+                " EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+                " WHERE nspname = %s AND relname = %s)"
+            ),
+            (self.schema, self.schema, HEADS),
+        )
+
+    def read(self, collection: str) -> Statement:
+        sql = SQL("SELECT head::text FROM {} WHERE name = %s").format(self.table)
+        return Statement(sql, (collection,))
+
+    def make(self, schema_too: bool) -> list[Statement]:
+        """Make the table of heads; who comes second waits here for who is making it."""
+        lock = SQL("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))")
+        made = [Statement(lock, (f"nestvec {self.schema}",))]
+        if schema_too:
+            made.append(Statement(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name(self.schema))))
+        sql = (
+            'CREATE TABLE IF NOT EXISTS {} (name text COLLATE "C" PRIMARY KEY, head json NOT NULL)'
+        )
+        made.append(Statement(SQL(sql).format(self.table)))
+        return made
+
+    def add(self, collection: str, head: str) -> Statement:
+        sql = SQL("INSERT INTO {} (name, head) VALUES (%s, %s::json)").format(self.table)
+        return Statement(sql, (collection, head))
+
+    def remove(self, collection: str) -> Statement:
+        return Statement(SQL("DELETE FROM {} WHERE name = %s").format(self.table), (collection,))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The statements about the table of one collection; `vectors` is pgvector's schema."""
+
+    schema: str
+    collection: str
+    nesting: Nesting
+    vectors: str
+
+    @property
+    def table(self) -> Identifier:
+        return name(self.schema, self.collection)
+
+    def _of_pgvector(self, word: str) -> Identifier:
+        return name(self.vectors, word)
+
+    def _type(self, field: Field) -> Composed:
+        """Return the type of a field's column, or what its expression is cast to."""
+        if field.precision == "binary":
+            return SQL("bit({})").format(Literal(field.length))
+        kind = self._of_pgvector(_TYPES[field.precision])
+        return SQL("{}({})").format(kind, Literal(field.length))
+
+    def _prefix(self, field: Field, source: Composable) -> Composable:
+        if field.full:
+            return source
+        return SQL("{}({}, 1, {})").format(
+            self._of_pgvector("subvector"), source, Literal(field.length)
+        )
+
+    def _generated(self, field: Field) -> Composed:
+        """Return the column that the database derives from full: in float32, then as it is kept."""
+        wide = SQL('"full"::{}').format(self._type(Field(self.nesting.dim)))
+        prefix = self._prefix(field, wide)
+        return SQL("{} {} GENERATED ALWAYS AS ({}({})::{}) STORED").format(
+            name(field.name), self._type(field), self._of_pgvector("l2_normalize"), prefix,
+            self._type(field),
+        )  # fmt: skip
+
+    def _value(self, field: Field) -> Composable:
+        """Return what a field is compared by: its column, or signs taken from full."""
+        if field.precision != "binary":
+            return name(field.name)
+        signs = self._of_pgvector("binary_quantize")
+        prefix = self._prefix(field, SQL('"full"'))
+        return SQL("({}({})::{})").format(signs, prefix, self._type(field))
+
+    def _distance(self, field: Field, query: Matrix) -> Statement:
+        """Return what grows as a field's vector is less like the query."""
+        if field.precision == "binary":
+            kind: Composable = SQL("varbit")
+        else:
+            kind = self._of_pgvector(_TYPES[field.precision])
+        # Others may write to the table too, and what they write to full need not be unit length;
+        # prefixes always are, so the cheaper inner product orders them.
+        operator = "<=>" if field is self.nesting.full else _OPERATORS[field.precision]
+        sql = SQL("{} OPERATOR({}.{}) %b::{}").format(
+            self._value(field), name(self.vectors), SQL(operator), kind
+        )
+        return Statement(sql, (query_bytes(query, field),))
+
+    # Making
+
+    def columns(self) -> list[Field]:
+        """Return the fields that are columns, fewest bytes first; signs are not stored."""
+        return [field for field in self.nesting.fields if field.precision != "binary"]
+
+    def make(self) -> list[Statement]:
+        """Return the statements that make the table."""
+        *prefixes, full = self.columns()
+        inline = self._inline()
+        target = min(8_160, _TOAST_FROM + sum(field.nbytes for field in inline))
+        sql = SQL(
+            'CREATE TABLE {} (id text COLLATE "C" PRIMARY KEY, text text NOT NULL DEFAULT {},'
+            " metadata jsonb NOT NULL DEFAULT {}, {} {} NOT NULL{}) WITH (toast_tuple_target = {})"
+        ).format(
+            self.table, Literal(""), Literal("{}"), name(full.name), self._type(full),
+            SQL("").join(SQL(", {}").format(self._generated(field)) for field in prefixes),
+            Literal(target),
+        )  # fmt: skip
+        return [Statement(sql), *(self._storage(f, inline=f in inline) for f in self.columns())]
+
+    def _inline(self) -> list[Field]:
+        """Return the fields that stay in the row: as many as fit its page, shortest first."""
+        inline, used = [], 0
+        for field in self.columns():
+            used += field.nbytes + 8
+            if used <= _ROOM:
+                inline.append(field)
+        return inline
+
+    def _storage(self, field: Field, *, inline: bool) -> Statement:
+        sql = SQL("ALTER TABLE {} ALTER COLUMN {} SET STORAGE {}").format(
+            self.table, name(field.name), SQL("PLAIN" if inline else "EXTERNAL")
+        )
+        return Statement(sql)
+
+    def drop(self) -> Statement:
+        return Statement(SQL("DROP TABLE {}").format(self.table))
+
+    # The index
+
+    def index_name(self, field: Field) -> str:
+        """Return the name of a field's index: within the 63 bytes that Postgres keeps of one."""
+        wanted = f"{self.collection}_{field.name}_ann"
+        if len(wanted.encode()) <= 63:
+            return wanted
+        digest = hashlib.sha256(self.collection.encode()).hexdigest()[:16]
+        return f"nestvec_{digest}_{field.name}_ann"
+
+    def make_index(self, field: Field, method: str, options: Mapping[str, int]) -> Statement:
+        sql = SQL(
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {} ({} {}) WITH ({})"
+        ).format(
+            name(self.index_name(field)), self.table, name(method), self._value(field),
+            self._of_pgvector(_CLASSES[field.precision]),
+            SQL(", ").join(
+                SQL("{} = {}").format(name(key), Literal(value)) for key, value in options.items()
+            ),
+        )  # fmt: skip
+        return Statement(sql)
+
+    def drop_index(self, field: Field) -> Statement:
+        sql = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+        return Statement(sql.format(name(self.schema, self.index_name(field))))
+
+    def indexes(self) -> Statement:
+        """Ask for the vector indexes: name, method, validity, bytes, and progress while built."""
+        sql = SQL(
+            "SELECT c.relname::text, a.amname::text, i.indisvalid, pg_relation_size(c.oid),"
+            " p.phase, p.blocks_done, p.blocks_total"
+            " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid ="
+            " c.relam JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid ="
+            " t.relnamespace LEFT JOIN pg_stat_progress_create_index p ON p.index_relid = c.oid"
+            " WHERE n.nspname = %s AND t.relname = %s AND a.amname IN ('hnsw', 'ivfflat')"
+            " ORDER BY c.relname"
+        )
+        return Statement(sql, (self.schema, self.collection))
+
+    def sizes(self) -> Statement:
+        """Ask for the bytes of the table and of its indexes, its dead rows, and the server."""
+        sql = SQL(
+            "SELECT pg_table_size(t.oid), pg_indexes_size(t.oid), coalesce(s.n_dead_tup, 0),"
+            " current_setting('server_version')"
+            " FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
+            " LEFT JOIN pg_stat_all_tables s ON s.relid = t.oid"
+            " WHERE n.nspname = %s AND t.relname = %s"
+        )
+        return Statement(sql, (self.schema, self.collection))
+
+    def has(self, rows: int) -> Statement:
+        """Ask whether there are at least so many rows, without counting on."""
+        sql = SQL("SELECT count(*) >= {n} FROM (SELECT FROM {table} LIMIT {n}) AS first")
+        return Statement(sql.format(n=Literal(rows), table=self.table))
+
+    # Writing
+
+    _NAMES = SQL('id, text, metadata, "full"')
+
+    def copy(self, data: bytes) -> Copy:
+        """Copy rows whose ids are all new straight into the table."""
+        return Copy(_copy_into(self.table), data)
+
+    def upsert(self, data: bytes) -> Copy:
+        """Copy rows beside the table, then add them to it or replace what has their ids.
+
+        Rows go in the order of their ids, so that two writers never wait for each other in a
+        circle. A document that is already there just so is left alone: no dead row, no work for
+        the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
+        """
+        batch = name("pg_temp", "nestvec_batch")
+        beside = SQL(
+            "CREATE TEMPORARY TABLE nestvec_batch (LIKE {} INCLUDING STORAGE) ON COMMIT DROP"
+        )
+        merging = SQL(
+            "INSERT INTO {table} AS kept ({names}) SELECT {names} FROM {batch} ORDER BY id"
+            " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
+            ' "full" = excluded."full"'
+            " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
+            ' OR kept."full" OPERATOR({vectors}.<>) excluded."full"'
+        )
+        merge = merging.format(
+            table=self.table, names=self._NAMES, batch=batch, vectors=name(self.vectors)
+        )
+        return Copy(
+            _copy_into(batch),
+            data,
+            before=(Statement(beside.format(self.table)),),
+            after=(Statement(merge),),
+        )
+
+    def delete(self, condition: Statement) -> Statement:
+        sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
+        return Statement(sql, condition.params)
+
+    # Reading
+
+    def with_ids(self, ids: Sequence[str]) -> Statement:
+        """Return the condition that the id is one of these."""
+        return Statement(SQL("id = ANY(%s::text[])"), ([escape(id) for id in ids],))
+
+    def count(self, condition: Statement) -> Statement:
+        sql = SQL("SELECT count(*) FROM {} WHERE {}").format(self.table, condition.sql)
+        return Statement(sql, condition.params)
+
+    def documents(self, condition: Statement, vectors: bool) -> Statement:
+        """Ask for documents, with their full vectors in binary form or NULL."""
+        full = SQL("{}({}::{})").format(
+            self._of_pgvector("vector_send"), SQL('"full"'), self._of_pgvector("vector")
+        )
+        sql = SQL("SELECT id, text, metadata, {} FROM {} WHERE {}").format(
+            full if vectors else SQL("NULL"), self.table, condition.sql
+        )
+        return Statement(sql, condition.params)
+
+    def page(self, condition: Statement, after: str | None, limit: int, vectors: bool) -> Statement:
+        """Ask for the next documents in the order of their ids."""
+        beyond = Statement(SQL("{} AND id > %s").format(condition.sql), (
+            *condition.params, escape(after or ""),
+        ))  # fmt: skip
+        asked = self.documents(beyond, vectors)
+        sql = SQL("{} ORDER BY id LIMIT {}").format(asked.sql, Literal(limit))
+        return Statement(sql, asked.params)
+
+    def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
+        """Ask for id, text, metadata and cosine distance of a plan's hits, best first."""
+        stages, source, where = self._stages(queries, plan, condition)
+        distance = self._distance(self.nesting.full, queries["full"])
+        sql = SQL(
+            "{}SELECT id, text, metadata, {} AS distance FROM {} WHERE {}"
+            " ORDER BY distance, id LIMIT {} OFFSET {}"
+        ).format(stages.sql, distance.sql, source, where.sql, Literal(plan.k), Literal(plan.offset))
+        return Statement(sql, (*stages.params, *distance.params, *where.params))
+
+    def candidates(
+        self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement
+    ) -> Statement:
+        """Ask how many leave the last of a plan's stages."""
+        stages, source, where = self._stages(queries, plan, condition)
+        sql = SQL("{}SELECT count(*) FROM {} WHERE {}").format(stages.sql, source, where.sql)
+        return Statement(sql, (*stages.params, *where.params))
+
+    def _stages(
+        self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement
+    ) -> tuple[Statement, Identifier, Statement]:
+        """Return one materialised CTE a stage, where full reads from, and the condition there.
+
+        The condition limits the candidates of the first stage. A stage hands on the columns
+        themselves: joining the table again costs a look-up for every candidate.
+        """
+        stages: list[Statement] = []
+        source = self.table
+        for i, (field, limit) in enumerate(plan.stages):
+            later = [f for f, _ in plan.stages[i + 1 :] if f.precision != "binary"]
+            distance = self._distance(field, queries[field.name])
+            sql = SQL(
+                "{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})"
+            ).format(
+                name(f"stage{i}"), self._handed_on(later), source, condition.sql, distance.sql,
+                Literal(limit),
+            )  # fmt: skip
+            stages.append(Statement(sql, (*condition.params, *distance.params)))
+            source, condition = name(f"stage{i}"), EVERYTHING
+        if not stages:
+            return Statement(SQL("")), source, condition
+        ctes = SQL("WITH {} ").format(SQL(", ").join(stage.sql for stage in stages))
+        return Statement(ctes, sum((stage.params for stage in stages), ())), source, condition
+
+    def _handed_on(self, later: Sequence[Field]) -> Composed:
+        columns = dict.fromkeys(field.name for field in later)
+        return SQL(", ").join([self._NAMES, *(name(column) for column in columns)])
+
+
+def settings(values: Mapping[str, Any]) -> Statement:
+    """Return the statement that makes settings for the transaction it is in."""
+    one = SQL("set_config(%s, %s, true)")
+    sql = SQL("SELECT {}").format(SQL(", ").join([one] * len(values)))
+    return Statement(sql, tuple(str(part) for pair in values.items() for part in pair))
+
+
+def _copy_into(table: Identifier) -> Composed:
+    return SQL('COPY {} (id, text, metadata, "full") FROM STDIN (FORMAT binary)').format(table)

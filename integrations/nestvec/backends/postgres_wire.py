@@ -1,0 +1,145 @@
+"""Values as Postgres takes and gives them: escaped text, exact JSON, vectors and rows as bytes.
+
+Postgres keeps no NUL in text or jsonb, and its JSON numbers are decimals that do not know whether
+they were floats. Both are written so that what went in comes out equal and compares alike.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..nesting import Field, Matrix
+from ..records import Batch
+
+__all__ = ["Raw", "copy_rows", "dumps", "escape", "loads", "query_bytes", "read_vector", "unescape"]
+
+
+class Raw(bytes):
+    """A parameter that is already in the binary form of its type, which the statement names."""
+
+    __slots__ = ()
+
+
+def escape(text: str) -> str:
+    """Return text without NUL, ordered as before: U+0000 is U+0001 U+0001, U+0001 is U+0001 U+0002.
+
+    Nothing below U+0001 is left, so that code points compare as they did.
+    """
+    if "\x00" not in text and "\x01" not in text:
+        return text
+    return text.replace("\x01", "\x01\x02").replace("\x00", "\x01\x01")
+
+
+def unescape(text: str) -> str:
+    """Return the text that `escape` was given."""
+    if "\x01" not in text:
+        return text
+    return text.replace("\x01\x01", "\x00").replace("\x01\x02", "\x01")
+
+
+#: In JSON text, an escape sequence: of a NUL or of U+0001, or any other.
+_WRITTEN = re.compile(r"\\(?:u000([01])|.)")
+_STORED = re.compile(r"\\(?:u0001\\u000([12])|.)")
+
+#: In JSON text, a string, or a float that a decimal does not keep: a large one, or minus zero.
+_ODD = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+|-0\.0(?![0-9e])')
+_MINUS_ZERO = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![0-9.])0\.00(?![0-9])')
+
+
+def dumps(value: Any) -> str:
+    """Return plain metadata as the JSON text that is stored."""
+    text = json.dumps(value)
+    if "\\u000" in text:
+        text = _WRITTEN.sub(_escaped, text)
+    if "e+" in text or "-0.0" in text:
+        text = _ODD.sub(_spelled_out, text)
+    return text
+
+
+def loads(stored: str | bytes) -> Any:
+    """Return the metadata of a stored JSON text."""
+    text = stored.decode() if isinstance(stored, bytes) else stored
+    if "\\u0001" in text:
+        text = _STORED.sub(_unescaped, text)
+    if "0.00" in text:
+        text = _MINUS_ZERO.sub(_signed, text)
+    return json.loads(text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return {"0": r"\u0001\u0001", "1": r"\u0001\u0002", None: match[0]}[match[1]]
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return {"1": r"\u0000", "2": r"\u0001", None: match[0]}[match[1]]
+
+
+def _spelled_out(match: re.Match[str]) -> str:
+    """Return a float as a decimal that is told from others and compares alike.
+
+    jsonb would give 1e300 back as an integer, and minus zero as zero; two decimals it does keep.
+    """
+    if match[0].startswith('"'):
+        return match[0]
+    return "0.00" if match[0] == "-0.0" else f"{int(float(match[0]))}.0"
+
+
+def _signed(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else "-0.0"
+
+
+def query_bytes(vector: Matrix, field: Field) -> Raw:
+    """Return a query vector in the binary form of the type in which the field is compared."""
+    if field.precision == "binary":
+        return Raw(struct.pack(">i", len(vector)) + np.packbits(vector > 0).tobytes())
+    kind = ">f2" if field.precision == "float16" else ">f4"
+    return Raw(_vector_head(len(vector)) + vector.astype(kind).tobytes())
+
+
+def read_vector(sent: bytes) -> Matrix:
+    """Return the numbers of a `vector` in its binary form."""
+    return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
+
+
+def copy_rows(batch: Batch, full: Field) -> bytes:
+    """Return a batch as binary COPY of id, text, metadata and the full vector."""
+    return b"".join(_copy_parts(batch, batch.vectors[full.name], full))
+
+
+#: Signature, flags and length of the header's extension, as COPY's binary form begins.
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_END = b"\xff\xff"
+
+
+def _copy_parts(batch: Batch, vectors: npt.NDArray[Any], full: Field) -> Iterator[bytes]:
+    rows = vectors.astype(">f2" if full.precision == "float16" else ">f4")
+    head = _vector_head(full.length)
+    head = struct.pack(">i", len(head) + rows.itemsize * full.length) + head
+    yield _COPY_HEAD
+    for id, text, metadata, row in zip(batch.ids, batch.texts, batch.metadatas, rows, strict=True):
+        yield b"\x00\x04"
+        yield _sized(escape(id).encode())
+        yield _sized(escape(text).encode())
+        yield _sized(_jsonb(metadata))
+        yield head
+        yield row.tobytes()
+    yield _COPY_END
+
+
+def _sized(value: bytes) -> bytes:
+    return struct.pack(">i", len(value)) + value
+
+
+def _jsonb(metadata: Mapping[str, Any]) -> bytes:
+    return b"\x01" + dumps(metadata).encode()  # the version of jsonb's binary form
+
+
+def _vector_head(length: int) -> bytes:
+    return struct.pack(">HH", length, 0)

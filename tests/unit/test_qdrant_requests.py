@@ -1,0 +1,349 @@
+"""What the flows of the Qdrant backend ask for, without a server.
+
+That every body is one of the published models is checked by tests/rest_server.py, which the
+conformance suite goes through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.http import models
+
+import nestvec
+from nestvec import And, BackendError, ConfigError, F, Filter, Nesting, Not, Or, Unavailable, nest
+from nestvec.backends import qdrant_wire as wire
+from nestvec.backends.base import Head
+from nestvec.backends.point_filters import Dialect, bounds
+from nestvec.backends.points import payload, point_id
+from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
+from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
+from nestvec.funnel import plan
+from nestvec.records import Batch
+
+NESTING = Nesting.of((2, "4:int8", "full:binary"), 8)
+QUERIES = {name: rows[0] for name, rows in nest(np.ones((1, 8)), NESTING).items()}
+
+FILTERS: list[Filter] = [
+    F("a") == "x", F("a") == 3, F("a") == 2.5, F("a") == True, F("a") == None,  # noqa: E711, E712
+    F("a b.c") != 1, F("a").in_(["x", 2, None]), F("a").not_in([1.5]), F("a") > 2**60,
+    F("t") >= date(2026, 1, 2),
+    And(()), Or(()), Not(And(())), ~((F("a") < 3) & (F("b") == "y")) | (F("c") >= 1),
+]  # fmt: skip
+
+
+def backend(**options: Any) -> QdrantBackend:
+    made = QdrantBackend("http://localhost:6333", "docs", QdrantOptions(**options))
+    made._names = ["full", "d4_int8", "d2"]
+    return made
+
+
+Answers = Mapping[str, Any | Callable[[Request], Any]]
+
+
+def asked(flow: Any, answers: Answers) -> list[Request]:
+    """Return the requests of a flow, each answered by its method's name."""
+    sent: list[Request] = []
+    try:
+        request = next(flow)
+        while True:
+            if isinstance(request, Together):
+                for part in request.flows:
+                    sent += asked(part, answers)
+                request = flow.send([None] * len(request.flows))
+                continue
+            sent.append(request)
+            answer = answers.get(request.method)
+            request = flow.send(answer(request) if callable(answer) else answer)
+    except StopIteration:
+        return sent
+
+
+def search(where: Filter | None = None, funnel: str = "2:20 4:int8:9") -> list[Request]:
+    flow = backend().search(QUERIES, plan(funnel, NESTING, 3, 2), where)
+    return asked(flow, {"query_points": models.QueryResponse(points=[]), "scroll": ([], None)})
+
+
+# Searching
+
+
+def test_a_query_is_one_request_of_nested_lists() -> None:
+    (request,) = search(F("n") >= 3, "full:binary:500 2:20 4:int8:9")
+    said = request.arguments
+    assert request.method == "query_points"
+    assert (said["limit"], said["offset"], said["using"]) == (3, 2, "full")
+    assert said["query_filter"] is None
+    stages, prefetch = [], said["prefetch"]
+    while prefetch:
+        assert isinstance(prefetch, list)
+        (stage,) = prefetch
+        assert stage.params.quantization.rescore is False
+        stages.append((stage.using, stage.limit, stage.params.hnsw_ef, stage.filter is not None))
+        prefetch = stage.prefetch
+    assert stages == [
+        ("d4_int8", 9, 128, False), ("d2", 20, 128, False), ("full", 500, 500, True),
+    ]  # fmt: skip
+    assert said["search_params"].exact is True
+    assert said["search_params"].quantization.ignore is True
+    assert said["with_payload"] is True
+    assert "with_vectors" not in said
+
+
+def test_an_exact_search_is_filtered_where_it_scans() -> None:
+    (request,) = search(F("n") >= 3, "exact")
+    assert request.arguments["prefetch"] is None
+    assert request.arguments["query_filter"] is not None
+
+
+def test_candidates_bring_no_payload() -> None:
+    flow = backend().candidates(QUERIES, plan("2:20", NESTING, 3), None)
+    (request,) = asked(flow, {"query_points": models.QueryResponse(points=[])})
+    assert request.arguments["with_payload"] is False
+    assert request.arguments["limit"] == 20
+
+
+def test_many_queries_are_one_request() -> None:
+    many = [QUERIES] * 4
+    flow = backend(shard_key="eu").search_many(many, plan("2:20", NESTING, 3), F("a") == 1)
+    (request,) = asked(flow, {"query_batch_points": []})
+    assert len(request.arguments["requests"]) == 4
+    assert {each.shard_key for each in request.arguments["requests"]} == {"eu"}
+
+
+def test_only_what_cannot_be_said_is_asked_of_the_predicate() -> None:
+    assert [request.method for request in search(F("s") == "a")] == ["query_points"]
+    assert [request.method for request in search(F("s") < "b")] == ["scroll", "query_points"]
+
+
+@pytest.mark.parametrize("where", FILTERS, ids=str)
+@pytest.mark.parametrize("drift", [False, True])
+def test_a_filter_is_a_model_of_the_api_over_rest_and_grpc(where: Filter, drift: bool) -> None:
+    for condition in bounds(where, Dialect(point_id, drift=drift)):
+        made = wire.filter_of(condition)
+        written = made.model_dump_json(exclude_unset=True, exclude_none=True)
+        read = TypeAdapter(models.Filter).validate_json(written)
+        assert read.model_dump_json(exclude_unset=True, exclude_none=True) == written
+        again = GrpcToRest.convert_filter(RestToGrpc.convert_filter(made))
+        assert RestToGrpc.convert_filter(again) == RestToGrpc.convert_filter(made)
+
+
+@pytest.mark.parametrize("funnel", ["exact", "2:20", "full:binary:500 2:20 4:int8:9"])
+def test_a_query_is_a_model_of_the_api_over_rest_and_grpc(funnel: str) -> None:
+    condition = wire.filter_of({"must": [{"key": "metadata.a", "match": {"value": 1}}]})
+    made = wire.query(
+        QUERIES, plan(funnel, NESTING, 3), condition, backend()._layout.name_of, using="full"
+    )
+    written = made.model_dump_json(exclude_unset=True, exclude_none=True)
+    read = models.QueryRequest.model_validate_json(written)
+    assert json.loads(read.model_dump_json(exclude_unset=True, exclude_none=True)) == json.loads(
+        written
+    )
+    assert RestToGrpc.convert_query_request(read, "docs") == RestToGrpc.convert_query_request(
+        made, "docs"
+    )
+
+
+# Writing
+
+
+def batch(n: int, **metadata: Any) -> Batch:
+    ids = [f"id{i}" for i in range(n)]
+    return Batch(ids, ["t"] * n, [metadata] * n, nest(np.ones((n, 8)), NESTING))
+
+
+def test_a_batch_is_written_in_parts_that_wait() -> None:
+    sent = asked(backend(parallel=4, shard_key=1).upsert(batch(10)), {})
+    assert [len(request.arguments["points"].ids) for request in sent] == [3, 3, 3, 1]
+    for request in sent:
+        assert request.arguments["wait"] is True
+        assert request.arguments["shard_key_selector"] == 1
+        points = request.arguments["points"]
+        assert list(points.vectors) == ["full", "d4_int8", "d2"]
+        read = models.PointsBatch.model_validate_json(
+            models.PointsBatch(batch=points).model_dump_json(exclude_none=True)
+        )
+        assert isinstance(read.batch.vectors, dict)
+        assert read.batch.vectors["full"][0] == pytest.approx([8**-0.5] * 8, abs=1e-8)
+
+
+def test_long_vectors_are_written_in_small_parts() -> None:
+    nesting = Nesting.of((64,), 4096)
+    rows = nest(np.ones((600, 4096)), nesting)
+    many = Batch([f"{i}" for i in range(600)], [""] * 600, [{}] * 600, rows)
+    made = backend(parallel=2)
+    made._names = ["full", "d64"]
+    sizes = [len(request.arguments["points"].ids) for request in asked(made.upsert(many), {})]
+    assert sum(sizes) == 600
+    assert max(sizes) * (4096 + 64) * 12 < 4_000_000  # bytes of JSON; a server takes 32 MiB
+
+
+def test_floats_that_the_engine_may_change_are_noted_before_they_are_written() -> None:
+    config = models.CollectionConfig.model_construct(metadata={"nestvec": {"head": {}}})
+    told = models.CollectionInfo.model_construct(config=config)
+    drifting = 0.1 + 0.2
+    assert "raw" in payload("a", "", {"x": drifting})
+    made = backend()
+    sent = asked(made.upsert(batch(1, x=drifting)), {"get_collection": told})
+    assert [request.method for request in sent] == ["get_collection", "update_collection", "upsert"]
+    assert sent[1].arguments["metadata"] == {"nestvec": {"head": {}, "drift": True}}
+    assert [r.method for r in asked(made.upsert(batch(1, x=drifting)), {})] == ["upsert"]
+
+
+# Making a collection
+
+
+def created(dims: Any, **options: Any) -> tuple[dict[str, Any], list[Request]]:
+    head = Head(Nesting.of(dims, 8))
+    made = models.CollectionInfo.model_construct(
+        config=models.CollectionConfig.model_construct(metadata={"nestvec": {}}), payload_schema={}
+    )
+    cluster = models.CollectionClusterInfo.model_construct(local_shards=[], remote_shards=[])
+    version = models.VersionInfo(title="qdrant", version="1.18.2-dev")
+    answers = {"get_collection": made, "collection_cluster_info": cluster, "info": version}
+    sent = asked(backend(**options).create(head), answers)
+    sent = [request for request in sent if request.method != "info"]
+    assert sent[0].method == "create_collection"
+    arguments = dict(sent[0].arguments)
+    body = models.CreateCollection(
+        vectors=arguments["vectors_config"], metadata=arguments["metadata"],
+        optimizers_config=arguments["optimizers_config"],
+    )  # fmt: skip
+    written = body.model_dump_json(exclude_unset=True, exclude_none=True)
+    assert models.CreateCollection.model_validate_json(written) is not None
+    return arguments, sent
+
+
+def test_the_graph_is_on_the_first_field_only_and_the_others_are_on_disk() -> None:
+    arguments, _ = created((2, "4:int8", "6:binary", "full:float16"), hnsw_config={"m": 24})
+    vectors = arguments["vectors_config"]
+    # Fewest bytes first: 6 bits, then 4 bytes, then 8.
+    assert {name: (v.hnsw_config.m, v.on_disk) for name, v in vectors.items()} == {
+        "d6_binary": (24, True), "d4_int8": (0, True), "d2": (0, True), "full": (0, True),
+    }  # fmt: skip
+    assert {v.distance for v in vectors.values()} == {models.Distance.COSINE}
+    half = {name for name, v in vectors.items() if v.datatype == models.Datatype.FLOAT16}
+    assert half == {"d6_binary", "d4_int8", "full"}
+    assert vectors["d4_int8"].quantization_config.scalar.always_ram is True
+    assert vectors["d6_binary"].quantization_config.binary.always_ram is True
+    plain, _ = created((2, 4))
+    assert plain["vectors_config"]["d2"].on_disk is False
+
+
+def test_the_full_vector_is_quantised_in_place() -> None:
+    arguments, _ = created(("full:turbo",))
+    (name,) = arguments["vectors_config"]
+    (made,) = arguments["vectors_config"].values()
+    assert name == "full"
+    assert made.quantization_config.turbo.bits == models.TurboQuantBitSize.BITS4
+    assert made.datatype == models.Datatype.FLOAT32
+    assert made.hnsw_config.m is None  # the server's own
+
+
+def test_turbo_needs_a_server_that_has_it() -> None:
+    old = models.VersionInfo(title="qdrant", version="1.17.1")
+    with pytest.raises(nestvec.NestingError, match=r"Qdrant 1.17.1; 'turbo' needs 1.18"):
+        asked(backend().create(Head(Nesting.of(("full:turbo",), 8))), {"info": old})
+
+
+def test_a_cluster_is_an_option() -> None:
+    arguments, sent = created(
+        (2,), shard_number=6, replication_factor=2, write_consistency_factor=2, shard_key="eu",
+        optimizers_config={"indexing_threshold": 5},
+    )  # fmt: skip
+    assert arguments["shard_number"] == 6
+    assert arguments["replication_factor"] == 2
+    assert arguments["write_consistency_factor"] == 2
+    assert arguments["sharding_method"] == models.ShardingMethod.CUSTOM
+    assert arguments["optimizers_config"].indexing_threshold == 5
+    (made,) = [request for request in sent if request.method == "create_shard_key"]
+    assert made.arguments["shard_key"] == "eu"
+
+
+def test_tenants_have_graphs_of_their_own() -> None:
+    arguments, sent = created((2,), tenant_key="team", payload_indexes={"a.b c": "float"})
+    graph = arguments["vectors_config"]["d2"].hnsw_config
+    assert (graph.m, graph.payload_m) == (0, 16)
+    indexes = {
+        request.arguments["field_name"]: request.arguments["field_schema"]
+        for request in sent
+        if request.method == "create_payload_index"
+    }
+    assert indexes["metadata.team"].is_tenant is True
+    assert indexes['metadata.a."b c"'] == "float"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"payload_indexes": {"a": "string"}}, "types are keyword, integer"),
+        ({"hnsw_config": {"mm": 3}}, "hnsw_config.*its settings are m, ef_construct"),
+        ({"optimizers_config": {"x": 1}}, "optimizers_config.*its settings are"),
+        ({"sharding_method": "random"}, "auto or custom"),
+        ({"sharding_method": "auto", "shard_key": "a"}, "sharding_method='custom'"),
+        ({"read_consistency": "most"}, "majority, quorum, all"),
+        ({"retries": -1}, "retries is a whole number from 0"),
+        ({"parallel": 0}, "parallel is a whole number from 1"),
+        ({"timeout": 0}, "timeout is in seconds"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        QdrantOptions(**options)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a?b", "x" * 256])
+def test_names_that_cannot_be(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a name in Qdrant"):
+        QdrantBackend("http://localhost", name, QdrantOptions())
+
+
+def test_local_mode_has_no_cluster_and_needs_a_place() -> None:
+    with pytest.raises(ConfigError, match="need a Qdrant server"):
+        nestvec.connect("qdrant+local::memory:", dims=(2,), dim=4, shard_number=2)
+    with pytest.raises(ConfigError, match="needs a directory"):
+        nestvec.connect("qdrant+local:", dims=(2,), dim=4)
+
+
+def test_reads_agree_where_that_is_asked_for() -> None:
+    made = backend(read_consistency="majority")
+    flow = made.search(QUERIES, plan("2:20", NESTING, 3), None)
+    (request,) = asked(flow, {"query_points": models.QueryResponse(points=[])})
+    assert request.arguments["consistency"] == "majority"
+
+
+# Trying again
+
+
+def test_a_request_is_tried_again_after_a_pause() -> None:
+    request = Request("count", {})
+    flow = retried(request, 3)
+    assert next(flow) is request
+    assert isinstance(flow.throw(Transient("busy")), Pause)
+    assert flow.send(None) is request
+    with pytest.raises(StopIteration) as caught:
+        flow.send(7)
+    assert caught.value.value == 7
+
+
+def test_what_will_not_pass_is_raised_at_once() -> None:
+    flow = retried(Request("count", {}), 3)
+    next(flow)
+    with pytest.raises(BackendError, match="no such field"):
+        flow.throw(BackendError("no such field"))
+
+
+def test_the_last_error_says_how_often() -> None:
+    flow = retried(Request("count", {}), 2)
+    next(flow)
+    flow.throw(Transient("busy"))
+    flow.send(None)
+    with pytest.raises(Unavailable, match=r"busy \(tried 2 times\)"):
+        flow.throw(Transient("busy"))
