@@ -19,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
         "tests make are deleted there",
     )
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=2.0, help="how long filters are fuzzed, at least"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,3 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     postgres.clean()
+
+
+@pytest.fixture
+def fuzz_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a fuzz test goes on."""
+    seconds: float = request.config.getoption("--fuzz-seconds")
+    return seconds

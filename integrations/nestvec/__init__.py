@@ -15,7 +15,28 @@ from .errors import (
     RecordError,
     Unavailable,
 )
-from .filters import And, Eq, F, Filter, Ge, Gt, In, Le, Lt, Ne, Not, NotIn, Or
+from .filter_forms import as_filter
+from .filters import (
+    And,
+    Between,
+    Eq,
+    Exists,
+    F,
+    Filter,
+    Ge,
+    Gt,
+    IdIn,
+    In,
+    IsEmpty,
+    Le,
+    Like,
+    Lt,
+    Matches,
+    Ne,
+    Not,
+    NotIn,
+    Or,
+)
 from .funnel import Funnel, Stage
 from .nesting import Field, Nesting, nest
 from .records import FieldInfo, Hit, Info, Record, StageTrace, Trace
@@ -27,12 +48,14 @@ __all__ = [
     "And",
     "AsyncStore",
     "BackendError",
+    "Between",
     "CollectionDamaged",
     "CollectionMismatch",
     "CollectionMissing",
     "ConfigError",
     "EmbedderError",
     "Eq",
+    "Exists",
     "F",
     "Field",
     "FieldInfo",
@@ -43,10 +66,14 @@ __all__ = [
     "Ge",
     "Gt",
     "Hit",
+    "IdIn",
     "In",
     "Info",
+    "IsEmpty",
     "Le",
+    "Like",
     "Lt",
+    "Matches",
     "MissingExtra",
     "Ne",
     "Nesting",
@@ -63,6 +90,7 @@ __all__ = [
     "Trace",
     "Unavailable",
     "aconnect",
+    "as_filter",
     "connect",
     "nest",
 ]

@@ -25,12 +25,13 @@ from .errors import (
     NestvecError,
     RecordError,
 )
-from .filters import Filter, check_filter
+from .filter_forms import Where, as_filter
+from .filters import Filter
 from .flow import Call, Flow
 from .funnel import Funnel, Plan, default_funnel, plan
 from .nesting import Matrix, Nesting, nest, unit_rows
 from .records import Batch, FieldInfo, Hit, Info, Record, StageTrace, Trace, check_id, plain
-from .sources import Take, iterator, paired
+from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "open_collection"]
 
@@ -125,34 +126,44 @@ class Collection:
     def add(
         self,
         texts: Iterable[str] | AsyncIterable[str],
-        metadatas: Iterable[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         ids: Iterable[Any] | None = None,
+        *,
+        vectors: Iterable[Any] | None = None,
+        batch_size: int | None = None,
     ) -> Flow[list[str]]:
         """Embed and store texts; return their ids in order.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given
-        are random UUIDs. Raises RecordError, which names the record, EmbedderError, or
-        BackendError; a batch that fails leaves nothing of itself behind, and the error's
-        `stored` lists the ids of the batches before it.
+        are random UUIDs. A text with a vector is not embedded. Raises RecordError, which names
+        the record, EmbedderError, or BackendError; a batch that fails leaves nothing of itself
+        behind, and the error's `stored` lists the ids of the batches before it.
         """
-        return (yield from self.add_records(paired(texts, metadatas, ids)))
+        records = paired(texts, metadatas, ids, vectors)
+        return (yield from self.add_records(records, batch_size=batch_size))
 
-    def add_records(self, records: Iterable[Record] | AsyncIterable[Record]) -> Flow[list[str]]:
+    def add_records(
+        self,
+        records: Iterable[Record] | AsyncIterable[Record],
+        *,
+        batch_size: int | None = None,
+    ) -> Flow[list[str]]:
         """Store records and return their ids in order; those with a vector are not embedded.
 
         A vector has as many numbers as the collection's full vectors; it is made unit length.
         Reads, replaces and fails as `add` does.
         """
+        size = self.batch_size if batch_size is None else checked_size(batch_size)
         items = iterator(records)
         stored: list[str] = []
         try:
             while True:
-                taken: list[Record] = yield Take(items, self.batch_size)
+                taken: list[Record] = yield Take(items, size)
                 if taken:
                     yield from self.backend.upsert((yield from self._batch(taken)))
                     stored += [record.id for record in taken]
-                if len(taken) < self.batch_size:
+                if len(taken) < size:
                     break
         except NestvecError as error:
             error.stored = (*stored, *error.stored)
@@ -161,7 +172,7 @@ class Collection:
             yield from self.backend.settle()
         return stored
 
-    def delete(self, ids: Iterable[Any] | None = None, where: Filter | None = None) -> Flow[int]:
+    def delete(self, ids: Iterable[Any] | None = None, where: Where | None = None) -> Flow[int]:
         """Delete documents by their ids or by a filter; return how many there were.
 
         Without either nothing is deleted and RecordError is raised.
@@ -175,7 +186,7 @@ class Collection:
             ids = _ids(ids)
             if not ids:
                 return 0
-        return (yield from self.backend.delete(ids, check_filter(where)))
+        return (yield from self.backend.delete(ids, as_filter(where)))
 
     def create_index(self, field: str | None = None) -> Flow[None]:
         """Index a field, by default the one that is searched first, while others read and write.
@@ -197,7 +208,7 @@ class Collection:
         query: Any,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
         min_score: float | None = None,
         offset: int = 0,
@@ -212,7 +223,7 @@ class Collection:
         """
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = check_filter(where)
+        where = as_filter(where)
         queries = yield from self._queries(query)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
@@ -222,7 +233,7 @@ class Collection:
         queries: Iterable[Any],
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
         min_score: float | None = None,
         offset: int = 0,
@@ -230,7 +241,7 @@ class Collection:
         """Return the hits of each query, as `search` does, asking the engine only once."""
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = check_filter(where)
+        where = as_filter(where)
         if isinstance(queries, str):
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
@@ -244,7 +255,7 @@ class Collection:
         query: Any,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        where: Where | None = None,
         funnel: Funnel | str | None = None,
     ) -> Flow[Trace]:
         """Run a query stage by stage and beside an exact search; return what happened.
@@ -253,7 +264,7 @@ class Collection:
         Raises as `search` does.
         """
         steps = plan(funnel, self.nesting, k)
-        where = check_filter(where)
+        where = as_filter(where)
         queries = yield from self._queries(query)
         entering = yield from self.backend.count(where)
         yield from self.backend.search(
@@ -282,9 +293,9 @@ class Collection:
         found = {record.id: record for record in (yield from self.backend.get(wanted, vectors))}
         return [found[id] for id in wanted if id in found]
 
-    def count(self, where: Filter | None = None) -> Flow[int]:
+    def count(self, where: Where | None = None) -> Flow[int]:
         """Return how many documents there are, or how many a filter matches."""
-        return (yield from self.backend.count(check_filter(where)))
+        return (yield from self.backend.count(as_filter(where)))
 
     def page(
         self, where: Filter | None, after: Any, vectors: bool

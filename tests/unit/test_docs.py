@@ -24,7 +24,7 @@ def test_the_blocks_of_a_page_run_one_after_another(
     for block in BLOCK.findall(page.read_text()):
         exec(compile(block, page.name, "exec"), scope)
     for value in scope.values():
-        if hasattr(value, "close"):
+        if hasattr(value, "close") and not isinstance(value, type):
             value.close()
 
 

@@ -12,7 +12,8 @@ import qdrant_edge as qe
 import nestvec
 from nestvec import F, Filter, Nesting, nest
 from nestvec.backends.edge import EdgeBackend, EdgeOptions, config
-from nestvec.backends.points import bounds, payload, point_id
+from nestvec.backends.point_filters import Dialect, bounds
+from nestvec.backends.points import payload, point_id
 from nestvec.flow import Call
 from nestvec.funnel import plan
 
@@ -102,8 +103,8 @@ def test_the_same_id_is_always_the_same_point() -> None:
 
 
 def test_numbers_are_bracketed_where_floats_are_too_coarse() -> None:
-    assert bounds(F("n") < 5, drift=False).exact
-    assert not bounds(F("n") < 5, drift=True).exact
-    assert not bounds(F("n") < 2**53, drift=False).exact
-    assert bounds(F("s") == "a", drift=True).exact
-    assert not bounds(~(F("s") < "a"), drift=False).exact
+    assert bounds(F("n") < 5, Dialect(point_id, drift=False)).exact
+    assert not bounds(F("n") < 5, Dialect(point_id, drift=True)).exact
+    assert not bounds(F("n") < 2**53, Dialect(point_id, drift=False)).exact
+    assert bounds(F("s") == "a", Dialect(point_id, drift=True)).exact
+    assert not bounds(~(F("s") < "a"), Dialect(point_id, drift=False)).exact

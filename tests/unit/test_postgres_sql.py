@@ -357,7 +357,7 @@ def test_a_filter_is_parameters_only() -> None:
     hostile = "x'; DROP TABLE docs; --"
     made = condition((F(hostile) == hostile) | F("a").in_([hostile]) & ~(F("b") < hostile))
     assert hostile not in text(made)
-    assert made.params[0] == hostile
+    assert hostile in made.params
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ import nestvec
 from nestvec import And, BackendError, ConfigError, F, Filter, Nesting, Not, Or, Unavailable, nest
 from nestvec.backends import qdrant_wire as wire
 from nestvec.backends.base import Head
-from nestvec.backends.points import bounds, payload
+from nestvec.backends.point_filters import Dialect, bounds
+from nestvec.backends.points import payload, point_id
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
 from nestvec.funnel import plan
@@ -125,7 +126,7 @@ def test_only_what_cannot_be_said_is_asked_of_the_predicate() -> None:
 @pytest.mark.parametrize("where", FILTERS, ids=str)
 @pytest.mark.parametrize("drift", [False, True])
 def test_a_filter_is_a_model_of_the_api_over_rest_and_grpc(where: Filter, drift: bool) -> None:
-    for condition in bounds(where, drift):
+    for condition in bounds(where, Dialect(point_id, drift=drift)):
         made = wire.filter_of(condition)
         written = made.model_dump_json(exclude_unset=True, exclude_none=True)
         read = TypeAdapter(models.Filter).validate_json(written)

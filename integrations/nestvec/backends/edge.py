@@ -37,15 +37,12 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, Hit, Record
 from .base import Backend, Head
+from .point_filters import Condition, Dialect, bounds, decided, incomplete
 from .points import (
-    Condition,
     Vector,
     beam,
-    bounds,
     check_in_place,
-    decided,
     hit,
-    incomplete,
     nested,
     payload,
     point_id,
@@ -99,6 +96,7 @@ class EdgeBackend(Backend):
         self._pending = 0
         self._per_record = 1
         self._vectors: list[Vector] = []
+        self._indexes: dict[str, str] = {}
 
     def check(self, nesting: Nesting) -> None:
         super().check(nesting)
@@ -215,9 +213,8 @@ class EdgeBackend(Backend):
     def info(self) -> Flow[Mapping[str, Any]]:
         shard = yield Call("info")
         disk = yield Call("disk_bytes")
-        searched = shard.indexed_vectors_count // len(
-            self._vectors
-        )  # the engine counts every field's
+        # The engine counts the vectors of every field.
+        searched = shard.indexed_vectors_count // len(self._vectors)
         return {
             "engine": "edge",
             "disk_bytes": disk,
@@ -256,7 +253,8 @@ class EdgeBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         if where is None:
             return None
-        around = bounds(where, (yield Call("drifts")))
+        drift = yield Call("drifts")
+        around = bounds(where, Dialect(point_id, drift=drift, text=True, indexes=self._indexes))
         return _filter((yield from decided(where, around, self._read)))
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
@@ -363,9 +361,7 @@ def _clause(condition: Condition) -> Any:
     if "is_null" in condition:
         return qe.IsNullCondition(condition["is_null"]["key"])
     if "match" in condition:
-        value: Any = condition["match"]["value"]
-        value = np.bool_(value) if isinstance(value, bool) else value
-        return qe.FieldCondition(condition["key"], match=qe.MatchValue(value))
+        return qe.FieldCondition(condition["key"], match=_match(condition["match"]))
     if "range" in condition:
         dated = isinstance(next(iter(condition["range"].values())), str)
         made = (qe.RangeDateTime if dated else qe.RangeFloat)(**condition["range"])
@@ -374,6 +370,18 @@ def _clause(condition: Condition) -> Any:
         name: [_clause(part) for part in parts] for name, parts in condition.items()
     }
     return qe.Filter(**clauses)
+
+
+def _match(match: Condition) -> Any:
+    ((form, value),) = match.items()
+    if form == "value":
+        # Python's booleans are taken for integers.
+        return qe.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
+    forms: Mapping[str, Any] = {
+        "any": qe.MatchAny, "text": qe.MatchText, "substring": qe.MatchSubstring,
+        "prefix": qe.MatchPrefix,
+    }  # fmt: skip
+    return forms[form](value)
 
 
 class _Driver:

@@ -1,36 +1,24 @@
-"""What Qdrant and Edge share: documents as points, fields as vectors, filters as conditions.
-
-Conditions are dicts in the form of Qdrant's REST API; each engine builds its own classes of them.
-"""
+"""What Qdrant and Edge share: documents as points, and fields as vectors."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import NestingError
-from ..filters import And, Eq, Filter, Ge, Gt, In, Le, Lt, Ne, Not, NotIn, Or, path
-from ..flow import Flow
+from ..filter_values import Step, instant
 from ..nesting import Field, Nesting
 from ..records import Hit, Record
+from .point_filters import written
 
 __all__ = [
-    "Bounds",
-    "Condition",
     "Vector",
     "beam",
-    "bounds",
     "check_in_place",
-    "decided",
     "hit",
-    "incomplete",
-    "json_path",
     "nested",
     "payload",
     "point_id",
@@ -42,22 +30,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: A flow that reads documents a page at a time: condition and place → points' ids with their
-#: documents, and the next place, None at the end.
-Scroll = Callable[["Condition", Any], Flow[tuple[list[tuple[Any, Record]], Any]]]
-
-Condition = Mapping[str, Any]
-
 #: String ids become uuid5 in this namespace, because a point's id is a UUID or an integer.
 NAMESPACE = uuid.UUID("6f1f4c26-7f0d-5b52-9d0b-6e657374ec00")
-
-#: A filter without conditions matches everything, one that asks for no id nothing.
-ALL: Condition = {"must": []}
-NOTHING: Condition = {"has_id": []}
-
-_LARGEST = sys.float_info.max
-
-_BARE_STEP = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def point_id(id: str) -> uuid.UUID:
@@ -66,27 +40,59 @@ def point_id(id: str) -> uuid.UUID:
 
 
 def payload(id: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document's payload; `raw` is there only when `metadata` would come back changed."""
+    """Return a document's payload.
+
+    `raw`, the metadata as JSON, is there only where the engine would read it otherwise, and
+    `empty`, the paths of empty lists, only where there are any: conditions take them for missing.
+    """
     made = {"id": id, "text": text, "metadata": metadata}
-    if _drifts(metadata):
+    if _misread(metadata):
         made["raw"] = json.dumps(metadata)
+    if empty := [key for steps in _empty_lists(metadata, ()) if (key := written(steps, ""))]:
+        made["empty"] = sorted(set(empty))
     return made
 
 
-def _drifts(value: Any) -> bool:
-    """Return whether the engine may give back another float than it was given.
+def _misread(value: Any) -> bool:
+    """Return whether the engine may take a value for another one than it is.
 
     It parses decimal numbers fast and not always to the nearest float: exact only where the
-    digits fit 53 bits and the power of ten is at most 22 (Clinger 1990).
+    digits fit 53 bits and the power of ten is at most 22 (Clinger 1990). And it takes more strings
+    for dates than ISO 8601 has, such as "2026-1-2" or "2026-01-02T03:04:05 UTC", and fewer.
     """
+    if isinstance(value, str):
+        if not _DATE_LIKE.match(value):
+            return False
+        return instant(value) is None or not _PLAIN_DATE.fullmatch(value)
     if isinstance(value, float):
         mantissa, _, exponent = repr(value).partition("e")
         whole, _, fraction = mantissa.lstrip("-").partition(".")
         power = int(exponent or 0) - len(fraction)
         return int(whole + fraction) > 2**53 or abs(power) > 22
     if isinstance(value, Mapping):
-        return any(map(_drifts, value.values()))
-    return isinstance(value, list) and any(map(_drifts, value))
+        return any(map(_misread, value.values()))
+    return isinstance(value, list) and any(map(_misread, value))
+
+
+#: What the engine may take for a date, and the dates that it reads as `instant` does.
+_DATE_LIKE = re.compile(r"\s*[+-]?\d+\s*-\s*\d{1,2}\s*-\s*\d{1,2}\s*(?:$|[Tt\d\s])")
+_PLAIN_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?(?:Z|[+-]\d\d:[0-5]\d)?)?)?", re.ASCII
+)
+
+
+def _empty_lists(value: Any, steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    """Yield the paths in metadata that lead to an empty list."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(item, (Mapping, list)):
+                yield from _empty_lists(item, (*steps, key))
+    elif not value:
+        yield steps
+    else:
+        for item in value:
+            if isinstance(item, (Mapping, list)):
+                yield from _empty_lists(item, (*steps, None))
 
 
 def record(payload: Mapping[str, Any], vector: Any = None) -> Record:
@@ -174,158 +180,3 @@ def nested(
 def beam(limit: int) -> int:
     """Return how many nodes of the graph a search keeps in view for a shortlist."""
     return max(128, limit)
-
-
-# Filters
-
-
-class Bounds(NamedTuple):
-    """Two conditions around a filter: what surely matches, and what possibly does.
-
-    Where they are the same object the filter is said exactly. Otherwise the documents between
-    the two are to be asked of the predicate, `Filter.matches`.
-    """
-
-    sure: Condition
-    possible: Condition
-
-    @property
-    def exact(self) -> bool:
-        return self.sure is self.possible
-
-    @property
-    def between(self) -> Condition:
-        """What possibly matches and does not surely."""
-        return {"must": [self.possible], "must_not": [self.sure]}
-
-
-def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
-    """Return the condition that says a filter exactly.
-
-    Where conditions cannot, the predicate is asked of the documents between the two.
-    """
-    if around.exact:
-        return around.sure
-    after, ids = None, []
-    while True:
-        found, after = yield from scroll(around.between, after)
-        ids += [id for id, document in found if where.matches(document)]
-        if after is None:
-            return {"should": [around.sure, {"has_id": ids}]}
-
-
-def incomplete(
-    names: Iterable[str], keys: Iterable[str], scroll: Scroll
-) -> Flow[dict[str, tuple[str, ...]]]:
-    """Return the documents that lack one of the vectors or payload keys, each with what it lacks.
-
-    `scroll` must bear with points that others wrote: `stranger` does.
-    """
-    lacking: dict[str, tuple[str, ...]] = {}
-    wanted: dict[str, Condition] = {key: {"is_empty": {"key": key}} for key in keys}
-    wanted |= {name: {"must_not": [{"has_vector": name}]} for name in names}
-    for name, condition in wanted.items():
-        after = None
-        while True:
-            found, after = yield from scroll(condition, after)
-            for _, document in found:
-                lacking[document.id] = (*lacking.get(document.id, ()), name)
-            if after is None:
-                break
-    return lacking
-
-
-def bounds(where: Filter, drift: bool, root: str = "metadata") -> Bounds:
-    """Return the conditions around a filter; `drift` says that some payloads have `raw`.
-
-    `root` is the path of the payload where metadata is, empty for the payload itself.
-    """
-    if isinstance(where, (And, Or)):
-        parts = [bounds(part, drift, root) for part in where.parts]
-        if isinstance(where, Or) and not parts:
-            return _exactly(NOTHING)
-        clause = "must" if isinstance(where, And) else "should"
-        if all(part.exact for part in parts):
-            return _exactly({clause: [part.sure for part in parts]})
-        return Bounds(
-            {clause: [part.sure for part in parts]}, {clause: [part.possible for part in parts]}
-        )
-    if isinstance(where, Not):
-        return _negated(bounds(where.part, drift, root))
-    if isinstance(where, In):
-        any_of = bounds(Or(tuple(where.equals())), drift, root)
-        return _negated(any_of) if isinstance(where, NotIn) else any_of
-    if isinstance(where, Ne):
-        return _negated(bounds(Eq(where.key, where.value), drift, root))
-    assert isinstance(where, (Eq, Lt, Le, Gt, Ge)), where
-    key = json_path(where.key, root)
-    return Bounds(NOTHING, ALL) if key is None else _comparison(key, where, drift)
-
-
-def _exactly(condition: Condition) -> Bounds:
-    return Bounds(condition, condition)
-
-
-def _negated(inner: Bounds) -> Bounds:
-    if inner.exact:
-        return _exactly({"must_not": [inner.sure]})
-    return Bounds({"must_not": [inner.possible]}, {"must_not": [inner.sure]})
-
-
-def json_path(key: str, root: str = "metadata") -> str | None:
-    """Return the engine's path to a metadata key, or None where its syntax has none."""
-    steps = path(key)
-    if any('"' in step or "\\" in step for step in steps):
-        return None
-    quoted = (step if _BARE_STEP.fullmatch(step) else f'"{step}"' for step in steps)
-    return ".".join((root, *quoted) if root else quoted)
-
-
-def _comparison(key: str, where: Eq | Lt | Le | Gt | Ge, drift: bool) -> Bounds:
-    value = where.value
-    if isinstance(value, datetime):
-        return _exactly({"key": key, "range": _range(where, value.isoformat())})
-    if value is None:
-        return _exactly({"is_null": {"key": key}})
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(key, where, drift)
-    if isinstance(where, Eq):
-        return _exactly({"key": key, "match": {"value": value}})
-    return Bounds(NOTHING, {"must_not": [{"is_empty": {"key": key}}]})  # strings have no order here
-
-
-def _range(where: Eq | Lt | Le | Gt | Ge, value: Any) -> dict[str, Any]:
-    if isinstance(where, Eq):
-        return {"gte": value, "lte": value}
-    return {{Lt: "lt", Le: "lte", Gt: "gt", Ge: "gte"}[type(where)]: value}
-
-
-def _number(key: str, where: Eq | Lt | Le | Gt | Ge, drift: bool) -> Bounds:
-    """Return a range, and where floats are too coarse for it a narrower and a wider one.
-
-    The engine compares as 64-bit floats, so integers from 2**53 on need room, and so do the
-    documents whose floats it may have changed in the last bit. Only those within two steps of
-    the value are left to the predicate.
-    """
-    value = where.value
-    inner: Condition = {"key": key, "range": _range(where, float(value))}
-    coarse = abs(value) >= 2**53
-    if not coarse and not drift:
-        return _exactly(inner)
-    # JSON has no infinity, and a bound that is null is none; no number is beyond the largest.
-    below = max(-_LARGEST, math.nextafter(math.nextafter(value, -math.inf), -math.inf))
-    above = min(_LARGEST, math.nextafter(math.nextafter(value, math.inf), math.inf))
-    if isinstance(where, Eq):
-        far, wide = NOTHING, {"gte": below, "lte": above}
-    elif isinstance(where, (Lt, Le)):
-        far, wide = {"key": key, "range": {"lt": below}}, {"lte": above}
-    else:
-        far, wide = {"key": key, "range": {"gt": above}}, {"gte": below}
-    outer: Condition = {"key": key, "range": wide}
-    if coarse:
-        return Bounds(far, outer)
-    kept_raw: Condition = {"must_not": [{"is_empty": {"key": "raw"}}]}
-    return Bounds(
-        {"should": [far, {"must": [inner, {"is_empty": {"key": "raw"}}]}]},
-        {"should": [inner, {"must": [outer, kept_raw]}]},
-    )

@@ -28,17 +28,8 @@ from ..nesting import Matrix, Nesting
 from ..records import Batch, Hit, Record
 from . import qdrant_wire as wire
 from .base import Backend, Head
-from .points import (
-    Condition,
-    bounds,
-    check_in_place,
-    decided,
-    incomplete,
-    json_path,
-    payload,
-    stranger,
-    vectors,
-)
+from .point_filters import Condition, Dialect, bounds, decided, incomplete, json_path
+from .points import check_in_place, payload, stranger, vectors
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
@@ -75,6 +66,7 @@ class QdrantBackend(Backend):
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._names: list[str] = []
         self._drift = False
+        self._indexes: dict[str, str] = {}
         self._reserved = False
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
@@ -385,7 +377,11 @@ class QdrantBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         if where is None:
             return self._excluding(None)
-        around = bounds(where, self._drift, self._layout.root)
+        layout = self._layout
+        dialect = Dialect(
+            layout.point_id, drift=self._drift, root=layout.root, indexes=self._indexes
+        )
+        around = bounds(where, dialect)
         return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:

@@ -14,7 +14,8 @@ import numpy as np
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
-from .points import Condition, Vector, beam, nested, point_id, vectors
+from .point_filters import Condition
+from .points import Vector, beam, nested, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -164,9 +165,8 @@ def _clause(condition: Condition) -> Any:
     if "is_null" in condition:
         return models.IsNullCondition(is_null=models.PayloadField(**condition["is_null"]))
     if "match" in condition:
-        return models.FieldCondition(
-            key=condition["key"], match=models.MatchValue(**condition["match"])
-        )
+        match = models.MatchAny if "any" in condition["match"] else models.MatchValue
+        return models.FieldCondition(key=condition["key"], match=match(**condition["match"]))
     if "range" in condition:
         dated = isinstance(next(iter(condition["range"].values())), str)
         made = (models.DatetimeRange if dated else models.Range)(**condition["range"])

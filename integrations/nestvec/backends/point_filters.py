@@ -1,0 +1,385 @@
+"""Filters as conditions in the form of Qdrant's REST API, which Qdrant and Edge share.
+
+Where conditions cannot say a filter exactly they say what surely and what possibly matches, and
+the predicate is asked of the documents between the two: never an approximation, and no refusal.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ..filter_values import Step, path, pattern
+from ..filters import (
+    And,
+    Between,
+    Eq,
+    Exists,
+    Filter,
+    Ge,
+    Gt,
+    IdIn,
+    In,
+    IsEmpty,
+    Le,
+    Like,
+    Lt,
+    Matches,
+    Ne,
+    Not,
+    NotIn,
+    Or,
+)  # fmt: skip
+from ..flow import Flow
+from ..records import Record
+
+__all__ = [
+    "Bounds", "Condition", "Dialect", "bounds", "decided", "incomplete", "indexed", "json_path",
+    "written",
+]  # fmt: skip
+
+Condition = Mapping[str, Any]
+
+#: A flow that reads documents a page at a time: condition and place → points' ids with their
+#: documents, and the next place, None at the end.
+Scroll = Callable[[Condition, Any], Flow[tuple[list[tuple[Any, Record]], Any]]]
+
+#: A filter without conditions matches everything, one that asks for no id nothing.
+ALL: Condition = {"must": []}
+NOTHING: Condition = {"has_id": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What an engine's conditions can say of a collection.
+
+    `drift`: some payloads have `raw`, because the engine reads them otherwise than they were
+    written. `root`: the path of the payload where metadata is, empty for the payload itself.
+    `text`: there are substring and prefix conditions, and `text` is true wherever all words are,
+    in any case. `indexes`: paths with a payload index, and its kind in the engine's words.
+    """
+
+    point_id: Callable[[str], Any]
+    drift: bool = False
+    root: str = "metadata"
+    text: bool = False
+    indexes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> bool:
+        """Whether nestvec writes the payloads, so that `empty` lists the keys of empty lists."""
+        return self.root == "metadata"
+
+
+class Bounds(NamedTuple):
+    """Two conditions around a filter: what surely matches, and what possibly does.
+
+    Where they are the same object the filter is said exactly. Otherwise the documents between
+    the two are to be asked of the predicate, `Filter.matches`.
+    """
+
+    sure: Condition
+    possible: Condition
+
+    @property
+    def exact(self) -> bool:
+        return self.sure is self.possible
+
+    @property
+    def between(self) -> Condition:
+        """What possibly matches and does not surely."""
+        return {"must": [self.possible], "must_not": [self.sure]}
+
+
+def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
+    """Return the condition that says a filter exactly.
+
+    Where conditions cannot, the predicate is asked of the documents between the two.
+    """
+    if around.exact:
+        return around.sure
+    after, ids = None, []
+    while True:
+        found, after = yield from scroll(around.between, after)
+        ids += [id for id, document in found if where.matches(document)]
+        if after is None:
+            return {"should": [around.sure, {"has_id": ids}]}
+
+
+def incomplete(
+    names: Iterable[str], keys: Iterable[str], scroll: Scroll
+) -> Flow[dict[str, tuple[str, ...]]]:
+    """Return the documents that lack one of the vectors or payload keys, each with what it lacks.
+
+    `scroll` must bear with points that others wrote: `stranger` does.
+    """
+    lacking: dict[str, tuple[str, ...]] = {}
+    wanted: dict[str, Condition] = {key: {"is_empty": {"key": key}} for key in keys}
+    wanted |= {name: {"must_not": [{"has_vector": name}]} for name in names}
+    for name, condition in wanted.items():
+        after = None
+        while True:
+            found, after = yield from scroll(condition, after)
+            for _, document in found:
+                lacking[document.id] = (*lacking.get(document.id, ()), name)
+            if after is None:
+                break
+    return lacking
+
+
+def bounds(where: Filter, dialect: Dialect) -> Bounds:
+    """Return the conditions around a filter."""
+    if isinstance(where, (And, Or)):
+        return _joined(where, [bounds(part, dialect) for part in where.parts])
+    if isinstance(where, Not):
+        return _negated(bounds(where.part, dialect))
+    if isinstance(where, NotIn):
+        return _negated(bounds(In(where.key, where.values), dialect))
+    if isinstance(where, Ne):
+        return _negated(bounds(Eq(where.key, where.value), dialect))
+    if isinstance(where, In):
+        return _any_of(where, dialect)
+    if isinstance(where, IdIn):
+        ids = [id for id in map(dialect.point_id, where.ids) if id is not None]
+        return _exactly({"has_id": ids})
+    assert isinstance(where, (Eq, Lt, Le, Gt, Ge, Between, Exists, IsEmpty, Matches, Like)), where
+    key = json_path(where.key, dialect.root)
+    return Bounds(NOTHING, ALL) if key is None else _keyed(key, where, dialect)
+
+
+def _exactly(condition: Condition) -> Bounds:
+    return Bounds(condition, condition)
+
+
+def _joined(where: And | Or, parts: Sequence[Bounds]) -> Bounds:
+    if isinstance(where, Or) and not parts:
+        return _exactly(NOTHING)
+    clause = "must" if isinstance(where, And) else "should"
+    if all(part.exact for part in parts):
+        return _exactly({clause: [part.sure for part in parts]})
+    return Bounds(
+        {clause: [part.sure for part in parts]}, {clause: [part.possible for part in parts]}
+    )
+
+
+def _negated(inner: Bounds) -> Bounds:
+    if inner.exact:
+        return _exactly({"must_not": [inner.sure]})
+    return Bounds({"must_not": [inner.possible]}, {"must_not": [inner.sure]})
+
+
+def _any_of(where: In, dialect: Dialect) -> Bounds:
+    """Return one condition for all strings, and one for each other value."""
+    key = json_path(where.key, dialect.root)
+    texts = [value for value in where.values if isinstance(value, str)]
+    if key is None or len(texts) < 2:
+        return bounds(Or(tuple(where.equals())), dialect)
+    others = (equal for equal in where.equals() if not isinstance(equal.value, str))
+    parts = [_exactly({"key": key, "match": {"any": texts}})]
+    parts += [bounds(other, dialect) for other in others]
+    return parts[0] if len(parts) == 1 else _joined(Or(()), parts)
+
+
+def _keyed(
+    key: str,
+    where: Eq | Lt | Le | Gt | Ge | Between | Exists | IsEmpty | Matches | Like,
+    dialect: Dialect,
+) -> Bounds:
+    if isinstance(where, IsEmpty):
+        return _exactly({"is_empty": {"key": key}})
+    if isinstance(where, Exists):
+        return _exists(key, where, dialect)
+    if isinstance(where, Matches):
+        return _matches(key, where, dialect)
+    if isinstance(where, Like):
+        return _like(key, where, dialect)
+    value = where.low if isinstance(where, Between) else where.value
+    if value is None:
+        return _exactly({"is_null": {"key": key}})
+    if isinstance(value, datetime):
+        return _moments(key, where, dialect)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _numbers(key, where, dialect)
+    if isinstance(where, Eq):
+        return _exactly({"key": key, "match": {"value": value}})
+    return _among(key)  # strings have no order here
+
+
+def _among(key: str, *conditions: Condition) -> Bounds:
+    """Leave what holds a value, and satisfies the conditions, to the predicate."""
+    some: Condition = {"must_not": [{"is_empty": {"key": key}}]}
+    return Bounds(NOTHING, {"must": [*conditions, some]} if conditions else some)
+
+
+# Paths
+
+_BARE_STEP = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def json_path(key: str, root: str = "metadata") -> str | None:
+    """Return the engine's path to a metadata key, or None where its syntax has none."""
+    return written(path(key), root)
+
+
+def written(steps: Iterable[Step], root: str = "metadata") -> str | None:
+    """Return steps as the engine's path, or None where its syntax has none."""
+    made = root
+    for step in steps:
+        if step is None:
+            made += "[]"
+        elif '"' in step or "\\" in step:
+            return None
+        else:
+            name = step if _BARE_STEP.fullmatch(step) else f'"{step}"'
+            made = f"{made}.{name}" if made else name
+    return made
+
+
+# Presence
+
+
+def _exists(key: str, where: Exists, dialect: Dialect) -> Bounds:
+    # is_empty is true also of null, which is_null tells apart, and of empty lists, which only
+    # the payload's own list of them does.
+    some: Condition = {"must_not": [{"is_empty": {"key": key}}]}
+    null: Condition = {"is_null": {"key": key}}
+    if not dialect.ours:
+        return Bounds({"should": [some, null]}, ALL)
+    emptied: Condition = {"key": "empty", "match": {"value": written(path(where.key), "")}}
+    return _exactly({"should": [some, null, emptied]})
+
+
+# Text
+
+
+def _matches(key: str, where: Matches, dialect: Dialect) -> Bounds:
+    """Leave to the predicate what the engine finds by its own, smaller idea of a word.
+
+    Every character of its words is one of ours, so a word of ours that it does not find is not
+    there. But it finds nothing in a word of marks only, and lowers sigma by its place in the word.
+    """
+    known = [
+        word for word in where.words if any(map(str.isalnum, word)) and not _SIGMA.search(word)
+    ]
+    if not dialect.text or not known:
+        return _among(key)
+    return _among(key, {"key": key, "match": {"text": " ".join(known)}})
+
+
+_SIGMA = re.compile("[\u03c3\u03c2]")
+
+
+def _like(key: str, where: Like, dialect: Dialect) -> Bounds:
+    pieces = pattern(where.pattern)
+    plain = ["".join(char for char in piece if char) for piece in pieces]
+    fixed = not where.ignore_case and not any(None in piece for piece in pieces)
+    if fixed and len(plain) == 1:
+        return _exactly({"key": key, "match": {"value": plain[0]}})
+    if where.ignore_case or not dialect.text:
+        return _among(key)
+    if fixed and len(plain) == 3 and plain[0] == plain[2] == "":
+        return _exactly({"key": key, "match": {"substring": plain[1]}})
+    if fixed and len(plain) == 2 and plain[1] == "":
+        return _exactly({"key": key, "match": {"prefix": plain[0]}})
+    whole = [
+        "".join(char or "" for char in piece) for piece in pieces if piece and None not in piece
+    ]
+    return _among(key, *({"key": key, "match": {"substring": text}} for text in whole))
+
+
+# Numbers and moments
+
+_ENDS: Mapping[type[Filter], tuple[str, ...]] = {
+    Eq: ("gte", "lte"), Lt: ("lt",), Le: ("lte",), Gt: ("gt",), Ge: ("gte",),
+}  # fmt: skip
+
+
+def _ends(where: Eq | Lt | Le | Gt | Ge | Between) -> dict[str, Any]:
+    """Return the comparison as the ends of a range."""
+    if isinstance(where, Between):
+        return {"gte": where.low, "lte": where.high}
+    return dict.fromkeys(_ENDS[type(where)], where.value)
+
+
+def _moments(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect) -> Bounds:
+    if dialect.indexes.get(key) in ("integer", "float"):
+        return _among(key)  # such an index would answer, as if it held seconds
+    ends = {name: value.isoformat() for name, value in _ends(where).items()}
+    inner: Condition = {"key": key, "range": ends}
+    if not dialect.drift:
+        return _exactly(inner)
+    some: Condition = {"must_not": [{"is_empty": {"key": key}}]}
+    return _around(inner, inner, some)
+
+
+def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect) -> Bounds:
+    """Return a range, and where floats are too coarse for it a narrower and a wider one.
+
+    The engine compares as 64-bit floats, so integers from 2**53 on need room, and so do the
+    documents whose floats it may have changed in the last bit. Only those within two steps of
+    the value are left to the predicate.
+    """
+    index = dialect.indexes.get(key)
+    if index == "datetime":
+        return _among(key)  # such an index would answer, as if it held numbers
+    ends = _ends(where)
+    inner: Condition = {"key": key, "range": {name: float(v) for name, v in ends.items()}}
+    far: dict[str, float] = {}
+    wide: dict[str, float] = {}
+    for name, value in ends.items():
+        below, above = _steps(float(value), -math.inf), _steps(float(value), math.inf)
+        lower = name in ("gt", "gte")
+        far["gt" if lower else "lt"] = above if lower else below
+        wide["gte" if lower else "lte"] = below if lower else above
+    sure: Condition = {"key": key, "range": far}
+    if index == "integer":  # it has no floats, whatever the payload holds
+        return Bounds(sure, _among(key).possible)
+    if any(abs(value) >= 2**53 for value in ends.values()):
+        return Bounds(sure, {"key": key, "range": wide})
+    return _around(inner, sure, {"key": key, "range": wide}) if dialect.drift else _exactly(inner)
+
+
+def _steps(value: float, towards: float) -> float:
+    moved = math.nextafter(math.nextafter(value, towards), towards)
+    return max(-sys.float_info.max, min(sys.float_info.max, moved))  # infinity is no JSON
+
+
+def _around(inner: Condition, sure: Condition, possible: Condition) -> Bounds:
+    """Leave the documents with `raw` to the predicate, but for those that surely match."""
+    raw: Condition = {"must_not": [{"is_empty": {"key": "raw"}}]}
+    plain: Condition = {"is_empty": {"key": "raw"}}
+    exact: Condition = {"must": [inner, plain]}
+    if sure is inner:
+        return Bounds(exact, {"should": [inner, {"must": [possible, raw]}]})
+    return Bounds({"should": [sure, exact]}, {"should": [inner, {"must": [possible, raw]}]})
+
+
+# Indexes
+
+
+def indexed(condition: Condition, indexes: Mapping[str, str]) -> bool:
+    """Return whether payload indexes give the candidates of a condition."""
+    if "has_id" in condition:
+        return True
+    if "key" in condition:
+        kind = indexes.get(condition["key"])
+        return kind is not None and kind in _served_by(condition)
+    if any(indexed(part, indexes) for part in condition.get("must", ())):
+        return True
+    should = condition.get("should", ())
+    return bool(should) and all(indexed(part, indexes) for part in should)
+
+
+def _served_by(condition: Condition) -> tuple[str, ...]:
+    if "range" in condition:
+        dated = isinstance(next(iter(condition["range"].values())), str)
+        return ("datetime",) if dated else ("float", "integer")
+    (form, value), *_ = condition["match"].items()
+    if isinstance(value, bool):
+        return ("bool",)
+    return ("keyword",) if form in ("value", "any") else ()
