@@ -19,7 +19,6 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http import models
 from qdrant_client.http.exceptions import ResponseHandlingException
@@ -34,7 +33,6 @@ __all__ = [
     "Request",
     "Together",
     "Transient",
-    "ValidationError",
     "models",
     "retried",
 ]

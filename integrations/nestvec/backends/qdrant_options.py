@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
-from .qdrant_driver import ValidationError, models
+from .qdrant_driver import models
 
 __all__ = ["QdrantOptions", "local", "remote"]
 
@@ -127,10 +127,10 @@ def _shown(options: QdrantOptions, name: str) -> str:
 def _model(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
     try:
         return kind(**given)
-    except ValidationError as error:
-        wrong = ", ".join(str(problem["loc"][0]) for problem in error.errors())
+    except ValueError as error:  # pydantic's: a headline, then the key and what is wrong with it
+        wrong = ": ".join(line.strip() for line in str(error).splitlines()[1:3])
         known = ", ".join(kind.model_fields)
-        raise ConfigError(f"{name}: {wrong} cannot be so; its settings are {known}") from None
+        raise ConfigError(f"{name}: {wrong}; its settings are {known}") from None
 
 
 def local(url: str, options: QdrantOptions) -> dict[str, Any]:
