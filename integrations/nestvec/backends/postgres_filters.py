@@ -9,7 +9,8 @@ typed expressions, which a btree index on the expression serves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -291,4 +292,22 @@ def _by_instant(leaf: Statement, ends: Sequence[tuple[str, Any]]) -> Statement:
     tests = SQL(" AND ").join(SQL(f"moment {operator} %s::timestamp") for operator, _ in ends)
     sql = SQL(_ITEMS).format(leaf=leaf.sql, rest=SQL(_INSTANT).format(tests=tests))
     moments = (end.replace(tzinfo=None) for _, end in ends)
-    return Statement(sql, (*leaf.params * 3, _MOMENT, *moments))
+    exact = Statement(sql, (*leaf.params * 3, _MOMENT, *moments))
+    return _combined(" AND ", [_near(leaf, ends), exact])
+
+
+def _near(leaf: Statement, ends: Sequence[tuple[str, Any]]) -> Statement:
+    """Return what an index can tell of a moment: lists, and strings that are days close to it.
+
+    Strings in ISO form order by their days, which an offset moves by one at most.
+    """
+    value = typed(leaf, "string")
+    tests = [Statement(SQL("jsonb_typeof({}) = 'string'").format(leaf.sql), leaf.params)]
+    for operator, end in ends:
+        later = operator.startswith("<")
+        with suppress(OverflowError):
+            day = (end + timedelta(days=2 if later else -1)).date().isoformat()
+            sql = SQL(f"{{}} {'<' if later else '>='} %s::text").format(value.sql)
+            tests.append(Statement(sql, (*value.params, day)))
+    listed = Statement(SQL("jsonb_typeof({}) = 'array'").format(leaf.sql), leaf.params)
+    return _combined(" OR ", [_combined(" AND ", tests), listed])
