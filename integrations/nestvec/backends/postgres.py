@@ -281,7 +281,7 @@ class PostgresBackend(Backend):
     def _settings(self, plan: Plan, where: Filter | None, *, exact: bool) -> dict[str, Any]:
         """Return what the server is told for one query."""
         # A plan for any key and value would not see that an index is on just this key.
-        chosen = {} if where is None else {"plan_cache_mode": "force_custom_plan"}
+        chosen: dict[str, Any] = {} if where is None else {"plan_cache_mode": "force_custom_plan"}
         if exact:
             # Where a role has both switched off the planner would take the index after all.
             return chosen | {"enable_indexscan": "off", "enable_seqscan": "on"}

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..filter_values import path
 from ..records import FilterTrace
 from .postgres_driver import SQL, Composed, Literal, Statement
-from .postgres_filters import typed
+from .postgres_filters import ordered
 from .postgres_sql import Table, name
 from .postgres_wire import escape
 
@@ -60,14 +60,14 @@ class MetadataIndexes:
         descent = [SQL(" -> {}").format(Literal(escape(step or ""))) for step in steps]
         leaf = SQL("(metadata{})").format(SQL("").join(descent))
         # A string in ISO form orders as its day, which is as near as an index has to bring it.
-        value = typed(Statement(leaf), "number" if kind == "number" else "string").sql
+        value = ordered(Statement(leaf), "number" if kind == "number" else "string").sql
         what = f"metadata_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-        ordered, listed = self._name(what), self._name(f"{what}_list")
+        by_value, listed = self._name(what), self._name(f"{what}_list")
         is_list = SQL("jsonb_typeof({}) = 'array'").format(leaf)
         return [
-            self._make(ordered, SQL("({})").format(value)),
+            self._make(by_value, SQL("({})").format(value)),
             self._make(listed, SQL("(id) WHERE {}").format(is_list)),
-            self._comment(ordered, key, kind),
+            self._comment(by_value, key, kind),
             self._comment(listed, key, kind),
             Statement(SQL("ANALYZE {}").format(self.table.table)),
         ]
