@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test fuzz lint bench clean
+.PHONY: help demo test fuzz lint bench test-langchain clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test   the tests"
 	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
+	@echo "make test-langchain  the LangChain adapter with the lowest langchain-core"
 	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
 
 demo: .venv/demo
@@ -26,6 +27,16 @@ lint: .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The tests have the newest langchain-core 1; this is the adapter with the lowest.
+test-langchain: .venv-langchain
+	.venv-langchain/bin/python -m pytest tests/adapters -k langchain
+
+.venv-langchain: pyproject.toml
+	rm -rf $@
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$@/bin/python -m pip install --quiet --editable '.[all]' --group test langchain-core==1.0.0
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/edge.py
@@ -49,4 +60,4 @@ bench: .venv/demo
 	@touch $@
 
 clean:
-	rm -rf .venv nestvec-demo
+	rm -rf .venv .venv-langchain nestvec-demo

@@ -46,7 +46,7 @@ from .records import (
     check_id,
     plain,
 )
-from .sources import Take, iterator, paired
+from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "open_collection"]
 
@@ -144,34 +144,44 @@ class Collection:
     def add(
         self,
         texts: Iterable[str] | AsyncIterable[str],
-        metadatas: Iterable[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         ids: Iterable[Any] | None = None,
+        *,
+        vectors: Iterable[Any] | None = None,
+        batch_size: int | None = None,
     ) -> Flow[list[str]]:
         """Embed and store texts; return their ids in order.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given
-        are random UUIDs. Raises RecordError, which names the record, EmbedderError, or
-        BackendError; a batch that fails leaves nothing of itself behind, and the error's
-        `stored` lists the ids of the batches before it.
+        are random UUIDs. A text with a vector is not embedded. Raises RecordError, which names
+        the record, EmbedderError, or BackendError; a batch that fails leaves nothing of itself
+        behind, and the error's `stored` lists the ids of the batches before it.
         """
-        return (yield from self.add_records(paired(texts, metadatas, ids)))
+        records = paired(texts, metadatas, ids, vectors)
+        return (yield from self.add_records(records, batch_size=batch_size))
 
-    def add_records(self, records: Iterable[Record] | AsyncIterable[Record]) -> Flow[list[str]]:
+    def add_records(
+        self,
+        records: Iterable[Record] | AsyncIterable[Record],
+        *,
+        batch_size: int | None = None,
+    ) -> Flow[list[str]]:
         """Store records and return their ids in order; those with a vector are not embedded.
 
         A vector has as many numbers as the collection's full vectors; it is made unit length.
         Reads, replaces and fails as `add` does.
         """
+        size = self.batch_size if batch_size is None else checked_size(batch_size)
         items = iterator(records)
         stored: list[str] = []
         try:
             while True:
-                taken: list[Record] = yield Take(items, self.batch_size)
+                taken: list[Record] = yield Take(items, size)
                 if taken:
                     yield from self.backend.upsert((yield from self._batch(taken)))
                     stored += [record.id for record in taken]
-                if len(taken) < self.batch_size:
+                if len(taken) < size:
                     break
         except NestvecError as error:
             error.stored = (*stored, *error.stored)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from .errors import ConfigError, RecordError
+from .errors import ConfigError, FunnelError, RecordError
+from .funnel import check_count
 from .records import Record
 
-__all__ = ["Take", "atake", "iterator", "paired", "take"]
+__all__ = ["Take", "atake", "checked_size", "iterator", "paired", "take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,24 @@ def iterator(items: Any) -> Iterator[Any] | AsyncIterator[Any]:
     return made
 
 
-def paired(texts: Any, metadatas: Any, ids: Any) -> Iterator[Record] | AsyncIterator[Record]:
-    """Return records of texts, metadatas and ids; sized ones must be equally long."""
+def checked_size(batch_size: Any) -> int:
+    """Return how many records an ingest holds at once. Raises ConfigError."""
+    try:
+        return check_count("batch_size", batch_size, 1)
+    except FunnelError as error:
+        raise ConfigError(str(error)) from None
+
+
+def paired(
+    texts: Any, metadatas: Any, ids: Any, vectors: Any
+) -> Iterator[Record] | AsyncIterator[Record]:
+    """Return records of texts and what is beside them; sized ones must be equally long."""
     if isinstance(texts, str):
         raise RecordError("texts is a list of strings, got one string; write [text]")
-    for name, column in (("metadatas", metadatas), ("ids", ids)):
+    columns = {"metadata": metadatas, "id": ids, "vector": vectors}
+    for name, column in columns.items():
         if isinstance(column, Sized) and isinstance(texts, Sized) and len(column) != len(texts):
-            raise RecordError(f"{name} has {len(column)} items for {len(texts)} texts")
-    columns = {"metadata": metadatas, "id": ids}
+            raise RecordError(f"{name}s has {len(column)} items for {len(texts)} texts")
     given = {name: iter(column) for name, column in columns.items() if column is not None}
     items = iterator(texts)
     return _arecords(items, given) if isinstance(items, AsyncIterator) else _records(items, given)
@@ -87,8 +98,6 @@ def _next_record(n: int, text: str, given: Mapping[str, Iterator[Any]]) -> Recor
     for name, value in columns.items():
         if value is _END:
             raise RecordError(f"{name}s ended before text number {n + 1}")
-    if columns.get("metadata", _END) is None:
-        del columns["metadata"]
-    if columns.get("id", _END) is None:
-        del columns["id"]
-    return Record(text=text, **columns)
+    return Record(
+        text=text, **{name: value for name, value in columns.items() if value is not None}
+    )

@@ -17,13 +17,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
-from .errors import ConfigError, FunnelError, MissingExtra
+from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
-from .funnel import check_count
+from .nesting import Nesting
 from .records import Record
-from .sources import Take, atake, take
+from .sources import Take, atake, checked_size, take
 
 __all__ = ["AsyncStore", "Store", "aconnect", "connect"]
 
@@ -74,7 +74,7 @@ def connect(
     EmbedderError, or BackendError.
     """
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
+    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
     try:
         return Store(run(flow, backend.send))
     except BaseException:
@@ -94,7 +94,7 @@ async def aconnect(
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, _size(batch_size))
+    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
     try:
         return AsyncStore(await arun(flow, backend.asend))
     except BaseException:
@@ -134,13 +134,6 @@ def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
     return choose
 
 
-def _size(batch_size: int) -> int:
-    try:
-        return check_count("batch_size", batch_size, 1)
-    except FunnelError as error:
-        raise ConfigError(str(error)) from None
-
-
 def _blocking(
     flow: Callable[Concatenate[Collection, P], Flow[T]],
 ) -> Callable[Concatenate[Store, P], T]:
@@ -170,6 +163,16 @@ class _Opened:
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What makes the vectors of texts; None where the store was opened without one."""
+        return self._collection.embedder
+
+    @property
+    def nesting(self) -> Nesting:
+        """The fields of the collection, fewest bytes first, full last."""
+        return self._collection.nesting
 
     def __repr__(self) -> str:
         backend, nesting = self._collection.backend, self._collection.nesting
@@ -204,6 +207,13 @@ class Store(_Opened):
             yield from records
             if after is None:
                 return
+
+    def as_async(self) -> AsyncStore:
+        """Return the same open collection for asyncio.
+
+        Engines keep connections of each colour, so what was used in both is closed in both.
+        """
+        return AsyncStore(self._collection)
 
     def close(self) -> None:
         """Let go of the engine; safe to call twice."""
@@ -253,6 +263,10 @@ class AsyncStore(_Opened):
                 yield record
             if after is None:
                 return
+
+    def as_sync(self) -> Store:
+        """Return the same open collection, blocking; `Store.as_async` says how it is closed."""
+        return Store(self._collection)
 
     async def close(self) -> None:
         """Let go of the engine; safe to call twice."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,14 +20,18 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run_one_after_another(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    # Not tmp_path: run as root the embedded Postgres is another user, whom pytest shuts out of it,
+    # and its server stops when the tests have ended.
+    directory = tempfile.mkdtemp(prefix="nestvec-docs-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    monkeypatch.chdir(directory)
     scope: dict[str, object] = {"__name__": "page"}
     for block in BLOCK.findall(page.read_text()):
         exec(compile(block, page.name, "exec"), scope)
     for value in scope.values():
-        if hasattr(value, "close"):
+        if hasattr(value, "close") and not isinstance(value, type):
             value.close()
 
 

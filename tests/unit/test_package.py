@@ -25,6 +25,7 @@ LAYERS = [
     {"collection"},
     {"store"},
     {"evaluation", "sizing", "tuning"},
+    {"adapting"},
     {"langchain", "llama_index"},
     {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
@@ -141,3 +142,18 @@ def test_memory_needs_no_engine() -> None:
         "import nestvec; nestvec.connect('memory:', dims=(2,), dim=4)"
     )
     assert "qdrant_edge" in loaded("import nestvec.backends.edge")
+
+
+def test_the_adapter_says_which_extra_it_needs() -> None:
+    script = (
+        "import sys; sys.modules['langchain_core'] = None\n"
+        "import nestvec\n"
+        "try:\n    import nestvec.langchain\n"
+        "except nestvec.MissingExtra as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (
+        "langchain-core is not installed; run: pip install 'nestvec[langchain]'\n"
+    )

@@ -1,0 +1,603 @@
+"""nestvec in LangChain: a vector store, a retriever and embeddings.
+
+    vectorstore = NestedVectorStore(nestvec.connect("edge:./papers"))
+    retriever = FunnelRetriever(url="edge:./papers", k=6, funnel="64:200")
+
+Needs `pip install 'nestvec[langchain]'`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from functools import wraps
+from itertools import tee
+from operator import attrgetter, methodcaller
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from .adapting import Places, deleted, diverse, explained, known, planned
+from .embedders import resolve
+from .embedders.wrappers import LangChainEmbedder
+from .errors import ConfigError, MissingExtra, NestingError
+from .filter_forms import as_filter
+from .filters import Filter
+from .flow import Flow, arun, run
+from .funnel import Funnel
+from .nesting import Nesting, unit_rows
+from .records import Hit, Record
+from .store import AsyncStore, Store, aconnect, connect
+
+try:
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForRetrieverRun,
+    )
+    from langchain_core.documents import Document
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+    from langchain_core.runnables import RunnableConfig
+    from langchain_core.runnables.config import get_config_list, run_in_executor
+    from langchain_core.vectorstores import VectorStore
+    from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+except ModuleNotFoundError as error:
+    raise MissingExtra("langchain-core", "langchain") from error
+
+__all__ = ["FunnelRetriever", "MatryoshkaEmbeddings", "NestedVectorStore"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class MatryoshkaEmbeddings(Embeddings):
+    """Any nestvec embedder as LangChain's: full vectors, or their first `dim` numbers.
+
+    `embedder` is what `connect` takes. Vectors have unit length, at any width.
+    """
+
+    def __init__(self, embedder: Any = "static", *, dim: int | None = None) -> None:
+        self.embedder = resolve(embedder)
+        width = self.embedder.dim
+        if dim is not None and not 1 <= dim <= width:
+            raise NestingError(f"dim is from 1 to {width} with {self.embedder.name!r}, got {dim}")
+        self.dim = dim or width
+
+    @property
+    def name(self) -> str:
+        """The embedder's name, and the width where it is not the full one."""
+        full = self.dim == self.embedder.dim
+        return self.embedder.name if full else f"{self.embedder.name}[:{self.dim}]"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._cut(self.embedder.embed_documents(texts))
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._cut([self.embedder.embed_query(text)])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._cut(await self._awaited("embed_documents", texts))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return self._cut([await self._awaited("embed_query", text)])[0]
+
+    async def _awaited(self, method: str, given: Any) -> Any:
+        if native := getattr(self.embedder, f"a{method}", None):
+            return await native(given)
+        return await run_in_executor(None, getattr(self.embedder, method), given)
+
+    def _cut(self, rows: Any) -> list[list[float]]:
+        names = [f"text {n}" for n in range(len(rows))]
+        full = unit_rows(rows, self.embedder.dim, names)
+        made: list[list[float]] = unit_rows(full[:, : self.dim], self.dim, names).tolist()
+        return made
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+def _document(found: Hit | Record, include_score: bool = False) -> Document:
+    metadata = dict(found.metadata)
+    if include_score and isinstance(found, Hit):
+        if "score" in metadata:
+            raise ConfigError(
+                f"include_score: the metadata of {found.id!r} has a 'score' of its own; use "
+                "similarity_search_with_score"
+            )
+        metadata["score"] = found.score
+    return Document(id=found.id, page_content=found.text, metadata=metadata)
+
+
+# What the methods of the vector store do, as flows that either colour runs. Their options are left
+# open by LangChain's signatures.
+
+_DIVERSE = ("filter", "funnel", "min_score", "include_score")
+_SEARCH = (*_DIVERSE, "offset")
+
+
+def _asked(given: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], bool]:
+    """Return options as `Store.search` has them, and whether scores are shown."""
+    asked = known(given, names)
+    shown = asked.pop("include_score", False)
+    return {"where": asked.pop("filter", None), **asked}, shown
+
+
+def _scored(query: Any, k: int = 4, **options: Any) -> Flow[list[tuple[Document, float]]]:
+    """Return the k best documents with their cosines, best first, for a text or a vector."""
+    asked, shown = _asked(options, _SEARCH)
+    hits: list[Hit] = yield methodcaller("search", query, k, **asked)
+    return [(_document(hit, shown), hit.score) for hit in hits]
+
+
+def _similar(query: str, k: int = 4, **options: Any) -> Flow[list[Document]]:
+    """Return the k best documents, best first."""
+    return [document for document, _ in (yield from _scored(query, k, **options))]
+
+
+def _similar_to(embedding: Any, k: int = 4, **options: Any) -> Flow[list[Document]]:
+    """Return the k best documents for a full vector, best first."""
+    return (yield from _similar(embedding, k, **options))
+
+
+def _diverse(
+    query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+) -> Flow[list[Document]]:
+    """Return k of the `fetch_k` best, near the query and far from each other.
+
+    In the order of their choice: `lambda_mult` 1 asks for relevance alone, 0 for diversity alone.
+    Candidates come through the funnel, diversity is that of the full vectors.
+    """
+    asked, shown = _asked(options, _DIVERSE)
+    hits = yield from diverse(query, k, fetch_k=fetch_k, lambda_mult=lambda_mult, **asked)
+    return [_document(hit, shown) for hit in hits]
+
+
+def _diverse_to(
+    embedding: Any, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **options: Any
+) -> Flow[list[Document]]:
+    """Return documents as `max_marginal_relevance_search` does, for a full vector."""
+    return (yield from _diverse(embedding, k, fetch_k, lambda_mult, **options))
+
+
+def _got(ids: Sequence[str], /) -> Flow[list[Document]]:
+    """Return documents in the order of the ids; unknown ones are left out."""
+    return [_document(record) for record in (yield methodcaller("get", ids))]
+
+
+def _deleted(ids: Iterable[str] | None = None, **options: Any) -> Flow[bool]:
+    """Delete by ids or by `filter`. Raises RecordError on neither, and on both."""
+    yield from deleted(ids, known(options, ("filter",)).get("filter"))
+    return True
+
+
+def _added(
+    texts: Iterable[str] | AsyncIterable[str],
+    metadatas: Iterable[dict[str, Any]] | None = None,
+    *,
+    ids: Iterable[str] | None = None,
+    **options: Any,
+) -> Flow[list[str]]:
+    """Add texts, embedding those without one of `embeddings`; return their ids in order."""
+    asked = known(options, ("embeddings", "batch_size"))
+    vectors = asked.pop("embeddings", None)
+    added: list[str] = yield methodcaller("add", texts, metadatas, ids, vectors=vectors, **asked)
+    return added
+
+
+def _added_documents(documents: Iterable[Document], **options: Any) -> Flow[list[str]]:
+    """Add documents as `add_texts` adds texts; `ids` that are given go before their own."""
+    texts, metadatas, ids = _columns(documents, options.pop("ids", None))
+    return (yield from _added(texts, metadatas, ids=ids, **options))
+
+
+_COLUMNS = (attrgetter("page_content"), attrgetter("metadata"), attrgetter("id"))
+
+
+def _columns(documents: Iterable[Document], ids: Iterable[str] | None) -> tuple[Any, Any, Any]:
+    """Return texts, metadatas and ids of documents, those of a generator as they are read."""
+    columns: Iterable[Any]
+    if isinstance(documents, Sized):
+        columns = (list(map(column, documents)) for column in _COLUMNS)
+    else:
+        columns = map(map, _COLUMNS, tee(documents, 3))
+    texts, metadatas, own = columns
+    return texts, metadatas, own if ids is None else ids
+
+
+def _run(opened: NestedVectorStore, flow: Flow[T]) -> T:
+    return run(flow, lambda call: call(opened.store))
+
+
+async def _arun(opened: NestedVectorStore, flow: Flow[T]) -> T:
+    return await arun(flow, lambda call: call(opened.astore))
+
+
+def _blocking(flow: Callable[P, Flow[T]]) -> Callable[Concatenate[NestedVectorStore, P], T]:
+    """Return the method that runs a flow on the store."""
+
+    @wraps(flow)
+    def method(self: NestedVectorStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _run(self, flow(*args, **kwargs))
+
+    return method
+
+
+def _awaited(
+    flow: Callable[P, Flow[T]],
+) -> Callable[Concatenate[NestedVectorStore, P], Coroutine[Any, Any, T]]:
+    """Return the method that runs a flow on the async store."""
+
+    @wraps(flow)
+    async def method(self: NestedVectorStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await _arun(self, flow(*args, **kwargs))
+
+    return method
+
+
+class NestedVectorStore(VectorStore):
+    """A collection of nested vectors as LangChain's vector store, blocking and asynchronous.
+
+    Takes a Store or an AsyncStore, which serves both colours, or one of each.
+
+    Searches take by name, also as `search_kwargs` of `as_retriever`: `filter`, a nestvec filter
+    or a dict; `funnel`, as in `Store.search`; `min_score`, a cosine; `offset` (not with MMR); and
+    `include_score=True`, which adds the score to the metadata. Scores are the cosines of the full
+    vectors; a relevance score, and so `score_threshold`, is (1 + cosine) / 2.
+
+    Adding takes `embeddings`, the full vectors where they are known, and `batch_size`. Documents,
+    texts and what is beside them may be generators.
+    """
+
+    def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
+        self.store = store.as_sync() if isinstance(store, AsyncStore) else store
+        self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
+
+    add_texts, aadd_texts = _blocking(_added), _awaited(_added)
+    add_documents, aadd_documents = _blocking(_added_documents), _awaited(_added_documents)
+    delete, adelete = _blocking(_deleted), _awaited(_deleted)
+    get_by_ids, aget_by_ids = _blocking(_got), _awaited(_got)
+    similarity_search, asimilarity_search = _blocking(_similar), _awaited(_similar)
+    similarity_search_by_vector = _blocking(_similar_to)
+    asimilarity_search_by_vector = _awaited(_similar_to)
+    similarity_search_with_score = _blocking(_scored)
+    asimilarity_search_with_score = _awaited(_scored)
+    max_marginal_relevance_search = _blocking(_diverse)
+    amax_marginal_relevance_search = _awaited(_diverse)
+    max_marginal_relevance_search_by_vector = _blocking(_diverse_to)
+    amax_marginal_relevance_search_by_vector = _awaited(_diverse_to)
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return lambda cosine: (1 + cosine) / 2
+
+    @classmethod
+    def from_texts(  # type: ignore[override]  # where to store has no default
+        cls,
+        texts: Iterable[str],
+        embedding: Any,
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        url: str,
+        **options: Any,
+    ) -> NestedVectorStore:
+        """Open or make a collection and add texts to it; `url` and options are those of `connect`.
+
+        It is closed again where that fails.
+        """
+        made = cls(connect(url, embedder=embedding, **options))
+        try:
+            _run(made, _added(texts, metadatas, ids=ids))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @classmethod
+    async def afrom_texts(  # type: ignore[override]
+        cls,
+        texts: Iterable[str] | AsyncIterable[str],
+        embedding: Any,
+        metadatas: Iterable[dict[str, Any]] | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        url: str,
+        **options: Any,
+    ) -> NestedVectorStore:
+        made = cls(await aconnect(url, embedder=embedding, **options))
+        try:
+            await _arun(made, _added(texts, metadatas, ids=ids))
+        except BaseException:
+            await made.aclose()
+            raise
+        return made
+
+    @classmethod
+    def from_documents(
+        cls, documents: Iterable[Document], embedding: Any, **options: Any
+    ) -> NestedVectorStore:
+        texts, metadatas, ids = _columns(documents, options.pop("ids", None))
+        return cls.from_texts(texts, embedding, metadatas, ids=ids, **options)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], embedding: Any, **options: Any
+    ) -> NestedVectorStore:
+        texts, metadatas, ids = _columns(documents, options.pop("ids", None))
+        return await cls.afrom_texts(texts, embedding, metadatas, ids=ids, **options)
+
+    @property
+    def embeddings(self) -> Embeddings | None:
+        """The embedder as LangChain's, or None where there is none."""
+        embedder = self.store.embedder
+        if embedder is None or isinstance(embedder, Embeddings):
+            return embedder
+        if isinstance(embedder, LangChainEmbedder):
+            inner: Embeddings = embedder.inner
+            return inner
+        return MatryoshkaEmbeddings(embedder)
+
+    def close(self) -> None:
+        """Let go of the engine, where only blocking methods were used."""
+        self.store.close()
+
+    async def aclose(self) -> None:
+        """Let go of the engine in both colours."""
+        await self.astore.close()
+        await run_in_executor(None, self.store.close)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.store!r})"
+
+
+#: What a call of a retriever may ask for differently than its configuration.
+_PER_CALL = (
+    "k", "funnel", "filter", "min_score", "search_type", "fetch_k", "lambda_mult",
+    "include_score", "explain",
+)  # fmt: skip
+
+#: The documents of a query, and what its run is told.
+Answer = tuple[list[Document], dict[str, Any]]
+
+
+class FunnelRetriever(BaseRetriever):
+    """A search as configuration: where, for how many, by which plan; opened when it is first used.
+
+    The collection is that of `url` (None: NESTVEC_URL from the environment), which `close` or
+    `aclose` lets go of again, or that of a `store` which is open. `api_key` and `options` are the
+    engine's. What does not say where can be given to one call, as in `invoke(query, k=3)`.
+
+    Each run carries its plan and time as metadata `nestvec`, and as the custom event `nestvec`.
+    With `explain=True` that is the trace of `Store.explain`: candidates and time stage by stage,
+    and the overlap with an exact search, for several times the work of the search.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    url: str | None = Field(default=None, repr=False)
+    collection: str = "docs"
+    embedder: str | None = None
+    api_key: SecretStr | None = None
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    store: NestedVectorStore | None = Field(default=None, exclude=True)
+    places: Places = Field(default_factory=Places, exclude=True, repr=False)
+
+    k: int = Field(default=4, ge=1)
+    funnel: str | None = None
+    filter: Any = None
+    min_score: float | None = Field(default=None, ge=-1, le=1)
+    search_type: Literal["similarity", "mmr"] = "similarity"
+    fetch_k: int = Field(default=20, ge=1)
+    lambda_mult: float = Field(default=0.5, ge=0, le=1)
+    include_score: bool = False
+    explain: bool = False
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _as_vector_store(cls, given: Any) -> Any:
+        return NestedVectorStore(given) if isinstance(given, (Store, AsyncStore)) else given
+
+    @field_validator("funnel", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            Funnel.parse(given)
+        return str(given) if isinstance(given, Funnel) else given
+
+    @field_validator("filter")
+    @classmethod
+    def _meant(cls, given: Any) -> Any:
+        as_filter(given)
+        return given
+
+    @model_validator(mode="after")
+    def _one_place(self) -> FunnelRetriever:
+        if self.store is None and self.url is None:
+            self.url = os.environ.get("NESTVEC_URL")
+        if "api_key" in self.options:
+            raise ValueError("api_key is a field of its own, so that it stays a secret")
+        if (self.store is None) == (self.url is None):
+            raise ValueError(
+                "a retriever needs url or store, one of them; url may come from NESTVEC_URL"
+            )
+        return self
+
+    # Serialisation
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Return what is replaced by the names of environment variables."""
+        secrets = {"api_key": "QDRANT_API_KEY"}
+        if self.url is not None and _has_secrets(self.url):
+            secrets["url"] = "NESTVEC_URL"
+        return secrets
+
+    def to_json(self) -> Any:
+        """Return the configuration; a filter in it is a dict, and a `store` cannot be written."""
+        written = self.store is None and not isinstance(self.filter, Filter)
+        return super().to_json() if written else self.to_json_not_implemented()
+
+    # Where
+
+    def vectorstore(self) -> NestedVectorStore:
+        """Return the vector store that is searched, opened where it is not yet."""
+        opened: NestedVectorStore = self.store or self.places.open(self._place, self._connect)
+        return opened
+
+    async def avectorstore(self) -> NestedVectorStore:
+        """Return what `vectorstore` does without blocking the event loop."""
+        opened = self.store or self.places.get(self._place)
+        return opened or await run_in_executor(None, self.vectorstore)
+
+    @property
+    def _place(self) -> Any:
+        return self.url, self.collection, self.embedder, self.api_key, repr(self.options)
+
+    def _connect(self) -> NestedVectorStore:
+        assert self.url is not None
+        options = dict(self.options)
+        if self.api_key is not None:
+            options["api_key"] = self.api_key.get_secret_value()
+        store = connect(self.url, collection=self.collection, embedder=self.embedder, **options)
+        return NestedVectorStore(store)
+
+    def close(self) -> None:
+        """Let go of what this retriever has opened; the next call opens it again."""
+        for opened in self.places.clear():
+            opened.close()
+
+    async def aclose(self) -> None:
+        """Let go of what this retriever has opened, in both colours."""
+        for opened in self.places.clear():
+            await opened.aclose()
+
+    # Retrieving
+
+    def _answered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
+        chosen = _chosen(self, asked)
+        opened = chosen.vectorstore()
+        return _run(opened, _answers(chosen, queries, opened.store.nesting))
+
+    async def _aanswered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
+        chosen = _chosen(self, asked)
+        opened = await chosen.avectorstore()
+        return await _arun(opened, _answers(chosen, queries, opened.store.nesting))
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        answer: Answer | None = None,
+        **asked: Any,
+    ) -> list[Document]:
+        documents, told = answer or self._answered([query], asked)[0]
+        if run_manager.handlers:
+            _note(run_manager, told)
+            run_manager.get_child().on_custom_event("nestvec", told, run_id=run_manager.run_id)
+        return documents
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        answer: Answer | None = None,
+        **asked: Any,
+    ) -> list[Document]:
+        documents, told = answer or (await self._aanswered([query], asked))[0]
+        if run_manager.handlers:
+            _note(run_manager, told)
+            child = run_manager.get_child()
+            await child.on_custom_event("nestvec", told, run_id=run_manager.run_id)
+        return documents
+
+    def batch(
+        self,
+        inputs: list[str],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **asked: Any,
+    ) -> list[list[Document]]:
+        """Retrieve for many queries by one request; each is a run of its own.
+
+        Where that fails each is asked by itself, so that the run that it is about has the error.
+        """
+        try:
+            answers = self._answered(inputs, asked) if inputs else []
+        except Exception:  # noqa: BLE001  (of the engine or of an embedder)
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **asked)
+        runs = zip(inputs, get_config_list(config, len(inputs)), answers, strict=True)
+        return [self.invoke(query, each, answer=answer) for query, each, answer in runs]
+
+    async def abatch(
+        self,
+        inputs: list[str],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **asked: Any,
+    ) -> list[list[Document]]:
+        try:
+            answers = await self._aanswered(inputs, asked) if inputs else []
+        except Exception:  # noqa: BLE001  (of the engine or of an embedder)
+            return await super().abatch(
+                inputs, config, return_exceptions=return_exceptions, **asked
+            )
+        runs = zip(inputs, get_config_list(config, len(inputs)), answers, strict=True)
+        return [await self.ainvoke(query, each, answer=answer) for query, each, answer in runs]
+
+    def _get_ls_params(self, **given: Any) -> LangSmithRetrieverParams:
+        params = super()._get_ls_params(**given)
+        params["ls_vector_store_provider"] = "nestvec"
+        return params
+
+
+def _chosen(retriever: FunnelRetriever, asked: Mapping[str, Any]) -> FunnelRetriever:
+    """Return the retriever that one call asks for."""
+    if not asked:
+        return retriever
+    return type(retriever)(**{**dict(retriever), **known(asked, _PER_CALL)})
+
+
+def _answers(
+    asked: FunnelRetriever, queries: Sequence[str], nesting: Nesting
+) -> Flow[list[Answer]]:
+    how: dict[str, Any] = {
+        "where": asked.filter,
+        "funnel": asked.funnel,
+        "min_score": asked.min_score,
+        "mmr": (asked.fetch_k, asked.lambda_mult) if asked.search_type == "mmr" else None,
+    }
+    if asked.explain:
+        found = yield from explained(queries, asked.k, **how)
+    else:
+        found = yield from planned(queries, asked.k, nesting=nesting, **how)
+    return [([_document(hit, asked.include_score) for hit in hits], told) for hits, told in found]
+
+
+def _has_secrets(url: str) -> bool:
+    """Return whether a URL may carry a password: in front of the host, or in what follows "?"."""
+    _, _, place = url.partition("://")
+    return "@" in place or "?" in place
+
+
+def _note(run: Any, told: dict[str, Any]) -> None:
+    """Add to the metadata of the run, in the tracers (LangSmith's is one) that keep it."""
+    from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer  # half a second
+
+    for handler in run.handlers:
+        if isinstance(handler, (BaseTracer, AsyncBaseTracer)):
+            handler.run_map[str(run.run_id)].add_metadata({"nestvec": told})
