@@ -39,7 +39,7 @@ from .filters import (
 )
 from .funnel import Funnel, Stage
 from .nesting import Field, Nesting, nest
-from .records import FieldInfo, Hit, Info, Record, StageTrace, Trace
+from .records import FieldInfo, FilterTrace, Hit, Info, Record, StageTrace, Trace
 from .store import AsyncStore, Store, aconnect, connect
 
 __version__ = "0.1.0"
@@ -61,6 +61,7 @@ __all__ = [
     "FieldInfo",
     "Filter",
     "FilterError",
+    "FilterTrace",
     "Funnel",
     "FunnelError",
     "Ge",

@@ -12,13 +12,15 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from .backends.base import Backend, Head
+from .backends.base import KINDS, Backend, Head
 from .embedders import Embedder
 from .errors import (
     CollectionMismatch,
     CollectionMissing,
+    ConfigError,
     EmbedderError,
     FunnelError,
     NestingError,
@@ -26,14 +28,30 @@ from .errors import (
     RecordError,
 )
 from .filter_forms import Where, as_filter
+from .filter_nodes import Keyed, leaves
+from .filter_values import checked_key, path, spelled
 from .filters import Filter
 from .flow import Call, Flow
 from .funnel import Funnel, Plan, default_funnel, plan
 from .nesting import Matrix, Nesting, nest, unit_rows
-from .records import Batch, FieldInfo, Hit, Info, Record, StageTrace, Trace, check_id, plain
+from .records import (
+    Batch,
+    FieldInfo,
+    FilterTrace,
+    Hit,
+    Info,
+    Record,
+    StageTrace,
+    Trace,
+    check_id,
+    plain,
+)
 from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "open_collection"]
+
+#: How many documents a filter may read in each query before `explain` warns.
+MANY = 10_000
 
 _BLANK = "text is blank, so it cannot be embedded"
 
@@ -197,6 +215,22 @@ class Collection:
         chosen = self.nesting.fields[0] if field is None else self.nesting[field]
         yield from self.backend.create_index(chosen)
 
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        """Index what a metadata key holds, so that filters on it need not read every document.
+
+        `kind` is "int" or "float", which are one kind, "str", "bool" or "datetime". What is
+        indexed so already stays as it is. A filter means the same with an index and without.
+        Raises FilterError on what is no key, ConfigError on what cannot be indexed.
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"an index is of one of {', '.join(KINDS)}, got {kind!r}")
+        key = spelled(path(checked_key(key)))
+        there = (yield from self.backend.metadata_indexes()).get(key)
+        if there is None:
+            yield from self.backend.index_metadata(key, KINDS[kind])
+        elif there != KINDS[kind]:
+            raise ConfigError(f"key {key!r} is indexed already, as {there!r}")
+
     def drop(self) -> Flow[None]:
         """Delete the collection with all of its documents; the store is closed then."""
         yield from self.backend.drop()
@@ -267,9 +301,8 @@ class Collection:
         where = as_filter(where)
         queries = yield from self._queries(query)
         entering = yield from self.backend.count(where)
-        yield from self.backend.search(
-            queries, steps, where
-        )  # so that no stage pays for a cold start
+        # So that no stage pays for a cold start.
+        yield from self.backend.search(queries, steps, where)
         stages, before = [], 0.0
         for done in range(1, len(steps.stages) + 1):
             part = Plan(steps.stages[:done], k)
@@ -282,7 +315,13 @@ class Collection:
         exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
         found = {hit.id for hit in hits} & {hit.id for hit in exact}
         overlap = len(found) / len(exact) if exact else 1.0
-        return Trace(str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap)
+        served = None
+        if where is not None:
+            served = yield from self.backend.filtering(queries, steps, where)
+        return Trace(
+            str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
+            _warnings(where, served),
+        )  # fmt: skip
 
     def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
         """Return the documents with these ids in their order; unknown ids are left out.
@@ -329,6 +368,7 @@ class Collection:
             funnel=str(default_funnel(self.nesting, 10)),
             format=self.head.format,
             engine=engine,
+            indexes=(yield from self.backend.metadata_indexes()),
         )
 
     # Vectors
@@ -398,6 +438,29 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
         yield
     except NestingError as error:
         raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
+
+
+def _warnings(where: Filter | None, served: FilterTrace | None) -> tuple[str, ...]:
+    """Return what makes a filter slow, and what to do."""
+    if where is None or served is None or served.read <= MANY:
+        return ()
+    calls = [
+        f"store.index_metadata({leaf.key!r}, {_kind(leaf)!r})"
+        for leaf in leaves(where)
+        if isinstance(leaf, Keyed) and leaf.key not in served.indexes
+    ]
+    advice = " or ".join(dict.fromkeys(calls)) or "a condition on an indexed key beside it"
+    return (f"the filter reads about {served.read:,} documents in each query; try {advice}",)
+
+
+def _kind(leaf: Any) -> str:
+    """Return the kind of index that a condition would need."""
+    value = next(
+        (getattr(leaf, name) for name in ("value", "low") if hasattr(leaf, name)),
+        next(iter(getattr(leaf, "values", ("",)))),
+    )
+    kinds: dict[type, str] = {bool: "bool", int: "int", float: "float", datetime: "datetime"}
+    return kinds.get(type(value), "str")
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:

@@ -32,7 +32,7 @@ from .records import check_id
 
 __all__ = [
     "And", "Between", "Document", "Eq", "Exists", "Filter", "Ge", "Gt", "IdIn", "In", "IsEmpty",
-    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or",
+    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or", "leaves",
 ]  # fmt: skip
 
 #: Levels of And, Or and Not within each other. A server reads 128 levels of JSON or 100 of
@@ -90,7 +90,7 @@ def _parts(node: Filter, kind: type[And | Or]) -> tuple[Filter, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Keyed(Filter):
+class Keyed(Filter):
     """A condition on what a key holds: that any of its scalars satisfies it."""
 
     key: str
@@ -107,7 +107,7 @@ class _Keyed(Filter):
 
 
 @dataclass(frozen=True, slots=True)
-class _Compare(_Keyed):
+class _Compare(Keyed):
     """A comparison with one value."""
 
     value: Any
@@ -116,7 +116,7 @@ class _Compare(_Keyed):
     compare: ClassVar[Callable[[Any, Any], Any]]
 
     def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
+        Keyed.__post_init__(self)
         object.__setattr__(self, "value", _operand(self.key, self.value))
         if self.symbol not in ("==", "!="):
             _check_order(self.key, self.value)
@@ -198,14 +198,14 @@ class Ne(_Compare):
 
 
 @dataclass(frozen=True, slots=True)
-class Between(_Keyed):
+class Between(Keyed):
     """`F(key).between(low, high)`: one value is at least `low` and at most `high`."""
 
     low: Any
     high: Any
 
     def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
+        Keyed.__post_init__(self)
         for name in ("low", "high"):
             object.__setattr__(self, name, _operand(self.key, getattr(self, name)))
             _check_order(self.key, getattr(self, name))
@@ -223,14 +223,14 @@ class Between(_Keyed):
 
 
 @dataclass(frozen=True, slots=True)
-class In(_Keyed):
+class In(Keyed):
     """`F(key).in_(values)`: equal to any of them."""
 
     values: tuple[Any, ...]
     method: ClassVar[str] = "in_"
 
     def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
+        Keyed.__post_init__(self)
         given = _listed(f"key {self.key!r}: {self.method}", self.values)
         object.__setattr__(self, "values", tuple(_operand(self.key, value) for value in given))
 
@@ -277,7 +277,7 @@ class IdIn(Filter):
 # Presence and text
 
 
-class Exists(_Keyed):
+class Exists(Keyed):
     """`F(key).exists()`: the key is there, whatever it holds, also null."""
 
     __slots__ = ()
@@ -292,7 +292,7 @@ class Exists(_Keyed):
         return f"F({self.key!r}).exists()"
 
 
-class IsEmpty(_Keyed):
+class IsEmpty(Keyed):
     """`F(key).is_empty()`: the key is missing, or holds null or a list of nothing."""
 
     __slots__ = ()
@@ -308,13 +308,13 @@ class IsEmpty(_Keyed):
 
 
 @dataclass(frozen=True, slots=True)
-class Matches(_Keyed):
+class Matches(Keyed):
     """`F(key).matches(text)`: one string has every word of the text, in any case and order."""
 
     text: str
 
     def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
+        Keyed.__post_init__(self)
         object.__setattr__(self, "text", checked_text(self.key, self.text))
         if not words(self.text):
             raise FilterError(f"key {self.key!r}: there is no word in {short(self.text)}")
@@ -332,7 +332,7 @@ class Matches(_Keyed):
 
 
 @dataclass(frozen=True, slots=True)
-class Like(_Keyed):
+class Like(Keyed):
     r"""`F(key).like(pattern)`: SQL's LIKE, where `%` is any text and `_` any character.
 
     `\` takes the next character as it is. `ilike` ignores case.
@@ -342,7 +342,7 @@ class Like(_Keyed):
     ignore_case: bool = False
 
     def __post_init__(self) -> None:
-        _Keyed.__post_init__(self)
+        Keyed.__post_init__(self)
         object.__setattr__(self, "pattern", checked_text(self.key, self.pattern))
         matcher(self.pattern, self.ignore_case)
 
@@ -354,6 +354,17 @@ class Like(_Keyed):
 
 
 # Combinations
+
+
+def leaves(where: Filter) -> Iterator[Filter]:
+    """Yield the conditions that a filter combines."""
+    if isinstance(where, Not):
+        yield from leaves(where.part)
+    elif isinstance(where, (And, Or)):
+        for part in where.parts:
+            yield from leaves(part)
+    else:
+        yield where
 
 
 @dataclass(frozen=True, slots=True)

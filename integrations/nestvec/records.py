@@ -14,7 +14,9 @@ from typing import Any
 from .errors import RecordError
 from .nesting import Matrix
 
-__all__ = ["FieldInfo", "Hit", "Info", "Record", "StageTrace", "Trace", "check_id", "plain"]
+__all__ = [
+    "FieldInfo", "FilterTrace", "Hit", "Info", "Record", "StageTrace", "Trace", "check_id", "plain",
+]  # fmt: skip
 
 #: The longest id, in characters.
 MAX_ID = 512
@@ -67,10 +69,28 @@ class StageTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterTrace:
+    """How the engine finds the `matching` of `total` documents that a filter lets through.
+
+    `method` says what it does with them. `indexes` are the keys whose indexes give the candidates,
+    none for a scan. `read` is about how many documents are read to decide the filter, `asked` how
+    many of them are left to the predicate because the engine cannot say it of them.
+    """
+
+    matching: int
+    total: int
+    method: str
+    indexes: tuple[str, ...] = ()
+    read: int = 0
+    asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What happened at each stage of one query.
 
-    `overlap` is the share of the exact answer's ids that the funnel found, in [0, 1].
+    `overlap` is the share of the exact answer's ids that the funnel found, in [0, 1]. `warnings`
+    say what makes the query slow, and what to do.
     """
 
     funnel: str
@@ -79,6 +99,8 @@ class Trace:
     milliseconds: float
     exact_milliseconds: float
     overlap: float
+    filter: FilterTrace | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +117,8 @@ class FieldInfo:
 class Info:
     """What a collection knows of itself, and how large it is.
 
-    `engine` holds what only this engine can tell, such as its bytes on disk.
+    `engine` holds what only this engine can tell, such as its bytes on disk. `indexes` has the
+    metadata keys that are indexed, each with its kind; `*` is every key, compared by `==`.
     """
 
     url: str
@@ -107,6 +130,7 @@ class Info:
     funnel: str
     format: int
     engine: Mapping[str, Any]
+    indexes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,8 +200,14 @@ def test_an_index_is_built_by_the_first_add_that_makes_it_pay() -> None:
     settings, index = building.statements
     assert settings.params == ("1GB",)
     assert "CREATE INDEX CONCURRENTLY IF NOT EXISTS" in text(index)
+    flow.send([None, -1])
+    building = flow.send([[("docs_metadata_gin", None, False, False)]])
+    _, drop, gin, comment = map(text, building.statements)
+    assert drop.startswith("DROP INDEX CONCURRENTLY IF EXISTS")
+    assert "USING gin" in gin
+    assert "COMMENT ON INDEX" in comment
     with pytest.raises(StopIteration):
-        flow.send([None, -1])
+        flow.send([None, -1, -1, -1])
     with pytest.raises(StopIteration):
         next(of.settle())
 

@@ -13,12 +13,20 @@ from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
-from ..records import Batch, Hit, Record
+from ..records import Batch, FilterTrace, Hit, Record
 
-__all__ = ["FORMAT", "Backend", "Head"]
+__all__ = ["FORMAT", "KINDS", "Backend", "Head"]
 
 #: The version of what a collection records of itself.
 FORMAT = 1
+
+
+#: What an index of metadata can hold, by the names that it is asked for by. Whole numbers and
+#: others are one kind, because they compare with each other.
+KINDS = {
+    "int": "number", "float": "number", "number": "number", "str": "str", "bool": "bool",
+    "datetime": "datetime",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,20 @@ class Backend(ABC):
         self, where: Filter | None, after: Any, limit: int, vectors: bool
     ) -> Flow[tuple[list[Record], Any]]:
         """Return up to `limit` documents and where to go on; that is None at the end."""
+
+    @abstractmethod
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        """Index what a key holds, of one of `KINDS`; the key has no index of nestvec's yet."""
+
+    @abstractmethod
+    def metadata_indexes(self) -> Flow[Mapping[str, str]]:
+        """Return the keys that are indexed, each with its kind; `*` for all of them by `==`."""
+
+    @abstractmethod
+    def filtering(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter
+    ) -> Flow[FilterTrace]:
+        """Return how a query's filter is served."""
 
     @abstractmethod
     def info(self) -> Flow[Mapping[str, Any]]:

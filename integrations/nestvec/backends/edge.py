@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,19 @@ from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
-from ..records import Batch, Hit, Record
+from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Head
-from .point_filters import Condition, Dialect, bounds, decided, incomplete
+from .point_filters import (
+    INDEXES,
+    Condition,
+    Dialect,
+    bounds,
+    decided,
+    filtered,
+    incomplete,
+    indexable,
+    keys_of,
+)
 from .points import (
     Vector,
     beam,
@@ -58,6 +69,9 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 #: Unindexed bytes of full vectors from which a graph pays; the engine's own default.
 _INDEXING_BYTES = 10_000_000
+
+#: Kilobytes of vectors that are as fast to read one by one as by the graph.
+_FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once.
 _PAGE = 1_000
@@ -110,6 +124,10 @@ class EdgeBackend(Backend):
         yield Call("load")
         info = yield Call("info")
         self._learn(head.nesting)
+        self._indexes = {
+            key: str(made.data_type).rpartition(".")[2].lower()
+            for key, made in info.payload_schema.items()
+        }
         self._pending = info.points_count - info.indexed_vectors_count // len(self._vectors)
 
     def create(self, head: Head) -> Flow[None]:
@@ -210,6 +228,37 @@ class EdgeBackend(Backend):
         points, after = yield from self._scroll(condition, after, limit, vectors)
         return [_record(point) for point in points], after
 
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        written = indexable(key)
+        schema = getattr(qe.PayloadSchemaType, INDEXES[kind].capitalize())
+        yield Call("update", (qe.UpdateOperation.create_field_index(written, schema),))
+        self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def metadata_indexes(self) -> Flow[Mapping[str, str]]:
+        return keys_of(self._indexes)
+        yield
+
+    def filtering(
+        self,
+        queries: Mapping[str, Matrix],  # noqa: ARG002
+        plan: Plan,
+        where: Filter,
+    ) -> Flow[FilterTrace]:
+        dialect = yield from self._dialect()
+        around = bounds(where, dialect)
+        between = 0
+        if not around.exact:
+            between = yield Call("count", (qe.CountRequest(True, _filter(around.between)),))
+        first = plan.stages[0][0] if plan.stages else None
+        return filtered(
+            around,
+            dialect,
+            matching=(yield from self.count(where)),
+            total=(yield from self.count(None)),
+            between=between,
+            exact_below=_exact_below(first),
+        )
+
     def info(self) -> Flow[Mapping[str, Any]]:
         shard = yield Call("info")
         disk = yield Call("disk_bytes")
@@ -253,13 +302,23 @@ class EdgeBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         if where is None:
             return None
-        drift = yield Call("drifts")
-        around = bounds(where, Dialect(point_id, drift=drift, text=True, indexes=self._indexes))
+        around = bounds(where, (yield from self._dialect()))
         return _filter((yield from decided(where, around, self._read)))
+
+    def _dialect(self) -> Flow[Dialect]:
+        drift = yield Call("drifts")
+        return Dialect(point_id, drift=drift, text=True, indexes=self._indexes)
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
         return [(point.id, record(point.payload)) for point in points], after
+
+
+def _exact_below(first: Field | None) -> int:
+    """Return below how many documents the engine reads a stage's numbers one by one."""
+    if first is None:
+        return sys.maxsize
+    return _FULL_SCAN_KB * 1024 // (first.length * 4)
 
 
 def _record(point: Any) -> Record:
@@ -329,7 +388,7 @@ def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
         hnsw_config=qe.HnswIndexConfig(
             m=options.m if vector.first else 0,
             ef_construct=options.ef_construct,
-            full_scan_threshold=10_000,
+            full_scan_threshold=_FULL_SCAN_KB,
         ),
     )
 

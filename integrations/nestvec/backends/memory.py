@@ -16,7 +16,7 @@ from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
 from ..nesting import PRECISIONS, Field, Matrix
-from ..records import Batch, Hit, Record
+from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Head
 
 __all__ = ["MemoryBackend", "MemoryOptions"]
@@ -87,6 +87,23 @@ class MemoryBackend(Backend):
         records = yield Call("get", (rest[:limit], vectors))
         return records, rest[limit - 1] if len(rest) > limit else None
 
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        yield Call("index", (key, kind))
+
+    def metadata_indexes(self) -> Flow[Mapping[str, str]]:
+        indexes: Mapping[str, str] = yield Call("indexes")
+        return indexes
+
+    def filtering(
+        self,
+        queries: Mapping[str, Matrix],  # noqa: ARG002
+        plan: Plan,  # noqa: ARG002
+        where: Filter,
+    ) -> Flow[FilterTrace]:
+        total = yield from self.count(None)
+        matching = yield from self.count(where)
+        return FilterTrace(matching, total, "the predicate, then an exact pass", (), total, total)
+
     def info(self) -> Flow[Mapping[str, Any]]:
         return {"engine": "memory"}
         yield
@@ -114,6 +131,14 @@ class _Table:
         self.records: dict[str, Record] = {}
         self.rows: dict[str, dict[str, Matrix]] = {}
         self.matrices: dict[str, Matrix] = {}
+        self.indexed: dict[str, str] = {}
+
+    def index(self, key: str, kind: str) -> None:
+        """Keep in mind that a key is indexed, which changes nothing here."""
+        self.indexed[key] = kind
+
+    def indexes(self) -> dict[str, str]:
+        return dict(self.indexed)
 
     def upsert(self, batch: Batch) -> None:
         kept = {name: keep(self.fields[name], rows) for name, rows in batch.vectors.items()}

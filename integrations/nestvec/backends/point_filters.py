@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..filter_values import Step, path, pattern
+from ..errors import ConfigError
+from ..filter_values import Step, path, pattern, spelled
 from ..filters import (
     And,
     Between,
@@ -36,11 +37,11 @@ from ..filters import (
     Or,
 )  # fmt: skip
 from ..flow import Flow
-from ..records import Record
+from ..records import FilterTrace, Record
 
 __all__ = [
-    "Bounds", "Condition", "Dialect", "bounds", "decided", "incomplete", "indexed", "json_path",
-    "written",
+    "INDEXES", "Bounds", "Condition", "Dialect", "bounds", "decided", "filtered", "incomplete",
+    "indexable", "json_path", "keys_of", "written",
 ]  # fmt: skip
 
 Condition = Mapping[str, Any]
@@ -177,7 +178,7 @@ def _any_of(where: In, dialect: Dialect) -> Bounds:
     """Return one condition for all strings, and one for each other value."""
     key = json_path(where.key, dialect.root)
     texts = [value for value in where.values if isinstance(value, str)]
-    if key is None or len(texts) < 2:
+    if key is None or len(texts) < 2 or dialect.indexes.get(key) == "uuid":
         return bounds(Or(tuple(where.equals())), dialect)
     others = (equal for equal in where.equals() if not isinstance(equal.value, str))
     parts = [_exactly({"key": key, "match": {"any": texts}})]
@@ -205,9 +206,9 @@ def _keyed(
         return _moments(key, where, dialect)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _numbers(key, where, dialect)
-    if isinstance(where, Eq):
+    if isinstance(where, Eq) and dialect.indexes.get(key) != "uuid":
         return _exactly({"key": key, "match": {"value": value}})
-    return _among(key)  # strings have no order here
+    return _among(key)  # strings have no order here, and in an index of UUIDs no case
 
 
 def _among(key: str, *conditions: Condition) -> Bounds:
@@ -362,17 +363,64 @@ def _around(inner: Condition, sure: Condition, possible: Condition) -> Bounds:
 # Indexes
 
 
-def indexed(condition: Condition, indexes: Mapping[str, str]) -> bool:
-    """Return whether payload indexes give the candidates of a condition."""
+#: The engine's name of each kind of index. Whole numbers are in the one of floats too: the
+#: engine's index of integers has no others.
+INDEXES = {"number": "float", "str": "keyword", "bool": "bool", "datetime": "datetime"}
+
+
+def filtered(
+    around: Bounds, dialect: Dialect, *, matching: int, total: int, between: int, exact_below: int
+) -> FilterTrace:
+    """Return how a filter is served, where `between` documents lie between its bounds.
+
+    The engine reads what matches one by one where that is less than `exact_below` documents.
+    """
+    keys = _serving(around.possible, dialect.indexes)
+    method = "the graph, past what does not match"
+    if matching <= exact_below:
+        method = "an exact pass over what matches"
+    if between:
+        method = f"the predicate over {between:,} documents, then {method}"
+    spelt = tuple(sorted(key_of(key, dialect.root) for key in keys or ()))
+    return FilterTrace(matching, total, method, spelt, total if keys is None else 0, between)
+
+
+def indexable(key: str, root: str = "metadata") -> str:
+    """Return the engine's path to a key. Raises ConfigError where its syntax has none."""
+    if (made := json_path(key, root)) is None:
+        raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed here")
+    return made
+
+
+def keys_of(indexes: Mapping[str, str], root: str = "metadata") -> dict[str, str]:
+    """Return indexes by metadata key, with their kinds in nestvec's words where it has them."""
+    kinds = {kind: name for name, kind in INDEXES.items()} | {"integer": "number"}
+    return {
+        key_of(written, root): kinds.get(kind, kind)
+        for written, kind in indexes.items()
+        if written.startswith(root)
+    }
+
+
+def key_of(written: str, root: str) -> str:
+    """Return the metadata key of an engine's path."""
+    return spelled(path(written.removeprefix(root).removeprefix(".")))
+
+
+def _serving(condition: Condition, indexes: Mapping[str, str]) -> set[str] | None:
+    """Return the keys whose payload indexes give the candidates, None where all are read."""
     if "has_id" in condition:
-        return True
+        return set()
     if "key" in condition:
-        kind = indexes.get(condition["key"])
-        return kind is not None and kind in _served_by(condition)
-    if any(indexed(part, indexes) for part in condition.get("must", ())):
-        return True
-    should = condition.get("should", ())
-    return bool(should) and all(indexed(part, indexes) for part in should)
+        key = condition["key"]
+        return {key} if indexes.get(key) in _served_by(condition) else None
+    for part in condition.get("must", ()):
+        if (keys := _serving(part, indexes)) is not None:
+            return keys
+    parts = [_serving(part, indexes) for part in condition.get("should", ())]
+    if not parts or None in parts:
+        return None
+    return set().union(*(keys or () for keys in parts))
 
 
 def _served_by(condition: Condition) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
-from ..records import Batch, Hit, Record
+from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Head
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
+from .postgres_indexes import MetadataIndexes, explain, filter_trace, read_comments
 from .postgres_options import PostgresOptions, check_name
 from .postgres_sql import EVERYTHING, HEADS, Heads, Table, settings
 from .postgres_wire import copy_rows, read_vector, unescape
@@ -194,6 +195,7 @@ class PostgresBackend(Backend):
         (rows,) = yield Query(self._table.has(_INDEX_FROM))
         if rows[0][0]:
             yield from self.create_index(first)
+            yield from self._make_apart(MetadataIndexes(self._table).make_gin())
 
     def create_index(self, field: Field) -> Flow[None]:
         """Index a field while others read and write; what is indexed already stays so."""
@@ -278,11 +280,12 @@ class PostgresBackend(Backend):
 
     def _settings(self, plan: Plan, where: Filter | None, *, exact: bool) -> dict[str, Any]:
         """Return what the server is told for one query."""
+        # A plan for any key and value would not see that an index is on just this key.
+        chosen: dict[str, Any] = {} if where is None else {"plan_cache_mode": "force_custom_plan"}
         if exact:
             # Where a role has both switched off the planner would take the index after all.
-            return {"enable_indexscan": "off", "enable_seqscan": "on"}
+            return chosen | {"enable_indexscan": "off", "enable_seqscan": "on"}
         field, limit = plan.stages[0]
-        chosen: dict[str, Any] = {}
         indexed = self._indexed and field == self._table.nesting.fields[0]
         if indexed and where is None and limit <= _MAX_EF:
             # The planner does not count what it costs to fetch vectors kept beside their rows,
@@ -314,6 +317,35 @@ class PostgresBackend(Backend):
         (rows,) = yield Query(self._table.page(_matching(where), after, limit, vectors))
         records = [_record(row) for row in rows]
         return records, records[-1].id if len(records) == limit else None
+
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        indexes = MetadataIndexes(self._table)
+        yield from self._make_apart(indexes.make(key, kind))
+
+    def _make_apart(self, statements: list[Statement]) -> Flow[None]:
+        """Make indexes while others read and write, without what a build that broke off left."""
+        indexes = MetadataIndexes(self._table)
+        (rows,) = yield Query(indexes.found())
+        yield Apart(*self._build_settings(), *indexes.drop_broken(rows), *statements)
+
+    def metadata_indexes(self) -> Flow[Mapping[str, str]]:
+        (rows,) = yield Query(MetadataIndexes(self._table).found())
+        return dict(read_comments(rows).values())
+
+    def filtering(
+        self, queries: Mapping[str, Matrix], plan: Plan, where: Filter
+    ) -> Flow[FilterTrace]:
+        exact = self._reads_all(plan, where)
+        asked = explain(self._table.search(queries, plan, _matching(where)))
+        chosen = settings(self._settings(plan, where, exact=exact))
+        _, planned, rows = yield Query(chosen, asked, MetadataIndexes(self._table).found())
+        return filter_trace(
+            planned[0][0],
+            read_comments(rows),
+            matching=(yield from self.count(where)),
+            total=(yield from self.count(None)),
+            limit=plan.stages[0][1] if plan.stages else plan.limit,
+        )
 
     def info(self) -> Flow[Mapping[str, Any]]:
         (sizes,) = yield Query(self._table.sizes())

@@ -9,7 +9,8 @@ typed expressions, which a btree index on the expression serves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +38,7 @@ from ..filters import (
 from .postgres_driver import SQL, Statement
 from .postgres_wire import dumps, escape
 
-__all__ = ["condition", "typed"]
+__all__ = ["condition", "ordered"]
 
 _Ordered = Lt | Le | Gt | Ge | Between
 
@@ -176,12 +177,7 @@ def _holds(leaf: Statement, where: _Ordered | Matches | Like) -> Statement:
     if isinstance(ends[0][1], datetime):
         return _by_instant(leaf, ends)
     kind = "string" if isinstance(ends[0][1], str) else "number"
-    value = typed(leaf, kind)
-    as_text = "%s::text" if kind == "string" else "%s::numeric"
-    tests = [
-        Statement(SQL(f"{{}} {operator} {as_text}").format(value.sql), (*value.params, _bare(end)))
-        for operator, end in ends
-    ]
+    tests = [test for operator, end in ends for test in _compared(leaf, kind, operator, end)]
     single = _combined(" AND ", tests)
     holds = " && ".join(f"@ {operator} $v{i}" for i, (operator, _) in enumerate(ends))
     names = {f"v{i}": end for i, (_, end) in enumerate(ends)}
@@ -193,16 +189,38 @@ def _holds(leaf: Statement, where: _Ordered | Matches | Like) -> Statement:
     return Statement(sql, (*single.params, *leaf.params * 2, test, dumps(names)))
 
 
-def typed(leaf: Statement, kind: str) -> Statement:
-    """Return a string or number as a value that can be compared and indexed, else NULL."""
+def _compared(leaf: Statement, kind: str, operator: str, end: Any) -> list[Statement]:
+    """Return a comparison that an index serves, and where it has beginnings only the exact one."""
+    indexed, exact = ordered(leaf, kind), _typed(leaf, kind)
+    if kind == "number":
+        sql = SQL(f"{{}} {operator} %s::numeric").format(indexed.sql)
+        return [Statement(sql, (*indexed.params, dumps(end)))]
+    text = escape(end)
+    near = SQL(f"{{}} {operator[0]}= %s::text").format(indexed.sql)
+    test = SQL(f"{{}} {operator} %s::text").format(exact.sql)
+    return [
+        Statement(near, (*indexed.params, text[:_BEGINNING])),
+        Statement(test, (*exact.params, text)),
+    ]
+
+
+#: Characters of a string that an index holds, since btree takes no more than 2,704 bytes.
+_BEGINNING = 256
+
+
+def ordered(leaf: Statement, kind: str) -> Statement:
+    """Return what an index holds of a number or string: numbers, and beginnings of strings."""
+    value = _typed(leaf, kind)
+    if kind == "number":
+        return value
+    return Statement(SQL(f"left({{}}, {_BEGINNING})").format(value.sql), value.params)
+
+
+def _typed(leaf: Statement, kind: str) -> Statement:
+    """Return a string or number as a value that can be compared, else NULL."""
     value = "({} #>> '{{}}') COLLATE \"C\"" if kind == "string" else "({})::numeric"
     sql = SQL(f"(CASE jsonb_typeof({{}}) WHEN '{kind}' THEN {value} END)")
     return Statement(sql.format(leaf.sql, leaf.sql), leaf.params * 2)
-
-
-def _bare(value: Any) -> str:
-    """Return a value as the text of its SQL type: numbers as they are stored."""
-    return escape(value) if isinstance(value, str) else dumps(value)
 
 
 _ITEMS = """EXISTS (
@@ -291,4 +309,22 @@ def _by_instant(leaf: Statement, ends: Sequence[tuple[str, Any]]) -> Statement:
     tests = SQL(" AND ").join(SQL(f"moment {operator} %s::timestamp") for operator, _ in ends)
     sql = SQL(_ITEMS).format(leaf=leaf.sql, rest=SQL(_INSTANT).format(tests=tests))
     moments = (end.replace(tzinfo=None) for _, end in ends)
-    return Statement(sql, (*leaf.params * 3, _MOMENT, *moments))
+    exact = Statement(sql, (*leaf.params * 3, _MOMENT, *moments))
+    return _combined(" AND ", [_near(leaf, ends), exact])
+
+
+def _near(leaf: Statement, ends: Sequence[tuple[str, Any]]) -> Statement:
+    """Return what an index can tell of a moment: lists, and strings that are days close to it.
+
+    Strings in ISO form order by their days, which an offset moves by one at most.
+    """
+    value = ordered(leaf, "string")
+    tests = [Statement(SQL("jsonb_typeof({}) = 'string'").format(leaf.sql), leaf.params)]
+    for operator, end in ends:
+        later = operator.startswith("<")
+        with suppress(OverflowError):
+            day = (end + timedelta(days=2 if later else -1)).date().isoformat()
+            sql = SQL(f"{{}} {'<' if later else '>='} %s::text").format(value.sql)
+            tests.append(Statement(sql, (*value.params, day)))
+    listed = Statement(SQL("jsonb_typeof({}) = 'array'").format(leaf.sql), leaf.params)
+    return _combined(" OR ", [_combined(" AND ", tests), listed])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,20 @@ from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Matrix, Nesting
-from ..records import Batch, Hit, Record
+from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
 from .base import Backend, Head
-from .point_filters import Condition, Dialect, bounds, decided, incomplete, json_path
+from .point_filters import (
+    INDEXES,
+    Condition,
+    Dialect,
+    bounds,
+    decided,
+    filtered,
+    incomplete,
+    indexable,
+    keys_of,
+)
 from .points import check_in_place, payload, stranger, vectors
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
@@ -41,6 +52,9 @@ _RESERVED = "00000000-0000-8000-8000-6e6573747665"
 
 #: What Qdrant has no room for in a name; a path would be another request.
 _NAME = re.compile(r"(?!\.{1,2}$)[^<>:\"/\\|?*\0\x1f]{1,255}")
+
+#: Kilobytes of vectors that a server reads one by one rather than by the graph, by default.
+_FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once, and how many ids a request asks for.
 _PAGE = 1_000
@@ -81,7 +95,9 @@ class QdrantBackend(Backend):
     def load(self) -> Flow[Head | None]:
         if not (yield from self._ask("collection_exists")):
             return None
-        config = (yield from self._ask("get_collection")).config
+        told = yield from self._ask("get_collection")
+        config = told.config
+        self._indexes = _kinds(told.payload_schema)
         if self._options.vectors:
             return self._foreign(config)
         recorded = yield from self._recorded(config)
@@ -189,13 +205,12 @@ class QdrantBackend(Backend):
             return
         there = (yield from self._ask("get_collection")).payload_schema
         for key, kind in wanted.items():
-            path = json_path(key)
-            if path is None:
-                raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed")
+            path = indexable(key)
             if path not in there:
                 yield from self._ask(
                     "create_payload_index", field_name=path, field_schema=kind, wait=True
                 )
+        self._indexes = _kinds((yield from self._ask("get_collection")).payload_schema)
 
     # Writing
 
@@ -341,6 +356,42 @@ class QdrantBackend(Backend):
         points, after = yield from self._scroll(condition, after, limit, self._with(vectors))
         return [self._layout.record(point) for point in points], after
 
+    def index_metadata(self, key: str, kind: str) -> Flow[None]:
+        self._writable()
+        written = indexable(key, self._layout.root)
+        if not self._local:  # local mode has no indexes, so this is only kept in mind
+            yield from self._ask(
+                "create_payload_index", field_name=written, field_schema=INDEXES[kind], wait=True
+            )
+        self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def metadata_indexes(self) -> Flow[Mapping[str, str]]:
+        return keys_of(self._indexes, self._layout.root)
+        yield
+
+    def filtering(
+        self,
+        queries: Mapping[str, Matrix],  # noqa: ARG002
+        plan: Plan,
+        where: Filter,
+    ) -> Flow[FilterTrace]:
+        around = bounds(where, self._dialect)
+        between = 0
+        if not around.exact:
+            condition = self._excluding(wire.filter_of(around.between))
+            between = (yield from self._ask(
+                "count", count_filter=condition, exact=True, **self._shard_of
+            )).count  # fmt: skip
+        first = plan.stages[0][0] if plan.stages else None
+        return filtered(
+            around,
+            self._dialect,
+            matching=(yield from self.count(where)),
+            total=(yield from self.count(None)),
+            between=between,
+            exact_below=sys.maxsize if first is None else _FULL_SCAN_KB * 256 // first.length,
+        )
+
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
         def scroll(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
             made = self._excluding(wire.filter_of(condition))
@@ -377,12 +428,13 @@ class QdrantBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         if where is None:
             return self._excluding(None)
-        layout = self._layout
-        dialect = Dialect(
-            layout.point_id, drift=self._drift, root=layout.root, indexes=self._indexes
-        )
-        around = bounds(where, dialect)
+        around = bounds(where, self._dialect)
         return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
+
+    @property
+    def _dialect(self) -> Dialect:
+        layout, indexes = self._layout, {} if self._local else self._indexes
+        return Dialect(layout.point_id, drift=self._drift, root=layout.root, indexes=indexes)
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         made = self._excluding(wire.filter_of(condition))
@@ -448,6 +500,11 @@ class QdrantBackend(Backend):
 
     async def aclose(self) -> None:
         await self._driver.aclose()
+
+
+def _kinds(schema: Mapping[str, models.PayloadIndexInfo]) -> dict[str, str]:
+    """Return the kind of each payload index."""
+    return {written: info.data_type.value for written, info in schema.items()}
 
 
 def _is_error(outcome: Any) -> bool:

@@ -54,7 +54,7 @@ class QdrantOptions:
     #: them in place of a common one. Search with `where=F(tenant_key) == …` then.
     tenant_key: str | None = None
     #: Metadata key → type of index: "keyword", "integer", "float", "bool", "datetime", "uuid", …;
-    #: made also where the collection exists. A filter on such a key sees values of that type only.
+    #: made also where the collection exists. `index_metadata` is the same for any engine.
     payload_indexes: Mapping[str, str] = field(default_factory=dict)
 
     # A collection that others made, which is only read
