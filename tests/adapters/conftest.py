@@ -11,7 +11,7 @@ import pytest
 import nestvec
 from nestvec.langchain import NestedVectorStore
 
-from ..conformance.engines import ENGINES, LASTING, clear_server
+from ..conformance.engines import ENGINES, LASTING
 
 Opening = Callable[..., Awaitable[NestedVectorStore]]
 
@@ -31,10 +31,7 @@ def colour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(engine_name: str, tmp_path: Path) -> str:
     """A place of its own for one test."""
-    place = {**ENGINES, **LASTING}[engine_name](tmp_path)
-    if engine_name == "qdrant":
-        clear_server(place)
-    return place
+    return {**ENGINES, **LASTING}[engine_name](tmp_path)
 
 
 @pytest.fixture
