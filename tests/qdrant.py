@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from contextlib import ExitStack, closing
 from functools import cache
 
@@ -11,13 +12,14 @@ from qdrant_client import QdrantClient
 
 from .rest_server import running
 
-#: What --qdrant-url gave; QDRANT_API_KEY is its key. The collections below are deleted there.
+#: What --qdrant-url gave; QDRANT_API_KEY is its key. What is named as below is deleted there.
 url: str | None = None
 
 #: What the server refuses by name.
 lacks: set[str] = set()
 
-COLLECTIONS = ("docs", "one", "two", "other")
+#: The names of collections that tests make.
+OURS = re.compile(r"docs|one|two|other|[cr]\d+")
 
 
 def use(given: str) -> None:
@@ -50,6 +52,7 @@ def server() -> str:
 def place() -> str:
     """Return the URL of a server that has none of the collections that tests make."""
     with closing(admin()) as client:
-        for collection in COLLECTIONS:
-            client.delete_collection(collection)
+        for made in client.get_collections().collections:
+            if OURS.fullmatch(made.name):
+                client.delete_collection(made.name)
     return server()

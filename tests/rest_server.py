@@ -195,7 +195,12 @@ def exists(server: RestServer, name: str, _body: Any, _: Any) -> Any:
     return {"exists": server.engine.collection_exists(name)}
 
 
+def every(server: RestServer, _name: str, _body: Any, _: Any) -> Any:
+    return server.engine.get_collections()
+
+
 ROUTES: dict[str, tuple[Any, Handle]] = {
+    "GET /collections": (None, every),
     "GET /collections/{}/exists": (None, exists),
     "GET /collections/{}/cluster": (None, cluster),
     "GET /collections/{}": (None, info),
@@ -250,10 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _work(self, path: str, body: bytes, params: dict[str, str]) -> tuple[int, bytes]:
         if path == "/":
             return 200, b'{"title": "qdrant", "version": "1.18.0"}'
-        match = re.fullmatch(r"/collections/([^/]+)(.*)", path)
+        match = re.fullmatch(r"/collections(?:/([^/]+)(.*))?", path)
         assert match is not None, path
-        name, rest = unquote(match[1]), match[2]
-        line = f"{self.command} /collections/{{}}{rest}"
+        name, rest = unquote(match[1] or ""), f"/{{}}{match[2]}" if match[1] else ""
+        line = f"{self.command} /collections{rest}"
         _, handle = ROUTES[line]
         try:
             model = parsed(line, body) if body else None

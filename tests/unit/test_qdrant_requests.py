@@ -33,6 +33,7 @@ QUERIES = {name: rows[0] for name, rows in nest(np.ones((1, 8)), NESTING).items(
 
 FILTERS: list[Filter] = [
     F("a") == "x", F("a") == 3, F("a") == 2.5, F("a") == True, F("a") == None,  # noqa: E711, E712
+    F("a") > 1.7976931348623157e308, F("a") <= -1.7976931348623155e308,
     F("a b.c") != 1, F("a").in_(["x", 2, None]), F("a").not_in([1.5]), F("a") > 2**60,
     F("t") >= date(2026, 1, 2),
     And(()), Or(()), Not(And(())), ~((F("a") < 3) & (F("b") == "y")) | (F("c") >= 1),

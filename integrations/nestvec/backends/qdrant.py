@@ -113,10 +113,10 @@ class QdrantBackend(Backend):
     def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
         metadata = config.metadata or {}
         if "nestvec" in metadata:
-            kept: dict[str, Any] = metadata["nestvec"]
-            return kept
+            kept = metadata["nestvec"]
+            return kept if isinstance(kept, dict) else {}
         # Not told apart by the version: a proxy may hide it, and a cluster may run two.
-        found = yield from self._ask("retrieve", ids=[_RESERVED], **self._reads)
+        found = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
         self._reserved = bool(found)
         return found[0].payload if found else None
 
@@ -236,7 +236,7 @@ class QdrantBackend(Backend):
     def _note_drift(self) -> Flow[None]:
         """Remember that some payloads have `raw`, before the first of them is written."""
         if self._reserved:
-            (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._reads)
+            (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
             yield from self._note({**point.payload, "drift": True})
         else:
             config = (yield from self._ask("get_collection")).config
