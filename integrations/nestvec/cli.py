@@ -21,6 +21,7 @@ import typer
 from . import console, demo, passages, stdlib_docs
 from .conditions import condition
 from .errors import CollectionMissing, ConfigError, NestvecError
+from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
@@ -54,6 +55,15 @@ Root = Annotated[
     str | None,
     typer.Option(
         help="Make ids relative to this directory, so that they are the same on every machine."
+    ),
+]
+Filtered = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON",
+        help='Only documents that satisfy this, as in \'{"year": {"$gte": 2020}}\': $and $or $not, '
+        "$eq $ne $gt $gte $lt $lte $in $nin $between $exists $like $matches and others.",
     ),
 ]
 Where = Annotated[
@@ -148,6 +158,7 @@ def search(
     *,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
     where: Where = None,
+    filter: Filtered = None,
     funnel: Annotated[
         str | None,
         typer.Option(
@@ -162,7 +173,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search a collection."""
-    only = condition(where or [])
+    only = condition(where or [], filter)
     with connect(url, collection=collection, embedder=embedder) as store:
         hits = store.search(query, k, where=only, funnel=funnel, min_score=min_score, offset=offset)
         # The funnel of a query with an offset is that of one for so many more hits.
@@ -195,13 +206,25 @@ def index(
     field: Annotated[
         str | None, typer.Option(help="The field, such as 64; the first one, if left out.")
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=KIND",
+            help="Index this metadata key instead, of int, float, str, bool or datetime. May be "
+            "given again.",
+        ),
+    ] = None,
     collection: Collection = "docs",
     as_json: Json = False,
 ) -> None:
     """Index a collection now, while others read and write; an add does so when it pays."""
     with connect(url, collection=collection) as store:
-        with console.progress("indexing", 100, unit="percent") as advance:
-            build_index(store, field, advance=lambda share: advance(round(100 * share)))
+        for text in metadata or ():
+            key, _, kind = text.rpartition("=")
+            store.index_metadata(key, kind)
+        if not metadata:
+            with console.progress("indexing", 100, unit="percent") as advance:
+                build_index(store, field, advance=lambda share: advance(round(100 * share)))
         known = store.info()
     if as_json:
         _print(asdict(known))
@@ -218,13 +241,16 @@ def delete(
         typer.Option(help="Delete this document with all of its passages. May be given again."),
     ] = None,
     where: Where = None,
+    filter: Filtered = None,
     collection: Collection = "docs",
     as_json: Json = False,
 ) -> None:
     """Delete documents by their ids, or all that satisfy a condition."""
-    if bool(id) == bool(where):
-        raise ConfigError("give --id or --where, one of them; nothing was deleted")
-    only = condition(where or [])
+    if bool(id) == bool(where or filter):
+        raise ConfigError("give --id, or --where and --filter; nothing was deleted")
+    only = condition(where or [], filter)
+    if only == And(()):
+        raise ConfigError("--filter {} is every document; nothing was deleted")
     with connect(url, collection=collection) as store:
         if only is not None:
             deleted = store.delete(where=only)

@@ -30,7 +30,7 @@ from .errors import (
 from .filter_forms import Where, as_filter
 from .filter_nodes import Keyed, leaves
 from .filter_values import checked_key, path, spelled
-from .filters import Filter
+from .filters import And, Filter
 from .flow import Call, Flow
 from .funnel import Funnel, Plan, default_funnel, plan
 from .nesting import Matrix, Nesting, nest, unit_rows
@@ -204,7 +204,13 @@ class Collection:
             ids = _ids(ids)
             if not ids:
                 return 0
-        return (yield from self.backend.delete(ids, as_filter(where)))
+        only = as_filter(where)
+        if only == And(()) and not isinstance(where, Filter):
+            raise RecordError(
+                f"where={where!r} matches every document; to delete everything call drop(), or "
+                "delete(where=And(()))"
+            )
+        return (yield from self.backend.delete(ids, only))
 
     def create_index(self, field: str | None = None) -> Flow[None]:
         """Index a field, by default the one that is searched first, while others read and write.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from .errors import FilterError
+from .filter_forms import from_dict
 from .filters import And, F, Filter
 
 __all__ = ["condition"]
@@ -21,10 +22,25 @@ _OPERATORS: dict[str, Callable[[Any, Any], Filter]] = {
 _CONDITION = re.compile(r"\s*([^=!<>]*?)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 
 
-def condition(wheres: Iterable[str]) -> Filter | None:
-    """Return the filter that all of the conditions make, None of none. Raises FilterError."""
-    parts = [_compared(text) for text in wheres]
-    return And(tuple(parts)) if parts else None
+def condition(wheres: Iterable[str], written: str | None = None) -> Filter | None:
+    """Return the filter that all of the conditions make, None of none. Raises FilterError.
+
+    `written` is one more, a filter as a dict in JSON.
+    """
+    parts = tuple(_compared(text) for text in wheres)
+    if written is None:
+        return And(parts) if parts else None
+    return And((*parts, _read(written))) if parts else _read(written)
+
+
+def _read(written: str) -> Filter:
+    try:
+        given = json.loads(written, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise FilterError(
+            f'cannot read {written[:80]!r}; write JSON such as {{"year": {{"$gte": 2020}}}}'
+        ) from None
+    return from_dict(given)
 
 
 def _compared(text: str) -> Filter:

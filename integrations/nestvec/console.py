@@ -98,6 +98,13 @@ def trace(made: Trace) -> None:
         f"{made.exact_milliseconds:.2f} ms; overlap with it: {made.overlap:.0%}"
     )
 
+    if made.filter is not None:
+        served = made.filter
+        by = f"indexes on {', '.join(served.indexes)}" if served.indexes else "no index"
+        say(f"filter: {served.matching:,} of {served.total:,} documents, by {by}; {served.method}")
+    for warning in made.warnings:
+        say(f"warning: {warning}", style="yellow")
+
 
 def trace_line(made: Trace) -> None:
     """Show the funnel of a query in one line."""
@@ -123,6 +130,8 @@ def info(known: Info) -> None:
     for field in known.fields:
         table.add_row(field.name, str(field.length), field.precision, f"{field.nbytes:,}")
     _console().print(table)
+    for key, kind in known.indexes.items():
+        say(f"metadata index: {key} ({kind})")
     _named_values(known.engine, "")
 
 

@@ -327,6 +327,26 @@ def test_delete_by_id_takes_all_passages(run: Run, pets: str, tmp_path: Path) ->
     assert run("delete", pets, "--id", "nothing", "--json").json == {"deleted": 0}
 
 
+def test_a_filter_in_json(run: Run, pets: str) -> None:
+    (hit,) = json.loads(
+        run("search", pets, "pets", "--filter", '{"kind": {"$in": ["cat"]}}', "--json").out
+    )["hits"]
+    assert hit["metadata"]["kind"] == "cat"
+    for wrong, words in [("{", "cannot read"), ("3", "expected a dict"), ('{"$x": 1}', "unknown")]:
+        assert words in run("search", pets, "pets", "--filter", wrong).err
+    assert "every document" in run("delete", pets, "--filter", "{}").err
+    out = run("delete", pets, "--filter", '{"$not": {"kind": "dog"}}', "--json").out
+    assert json.loads(out)["deleted"] > 0
+
+
+def test_a_metadata_index(run: Run, pets: str) -> None:
+    made = json.loads(run("index", pets, "--metadata", "kind=str", "--json").out)
+    assert made["indexes"] == {"kind": "str"}
+    assert "metadata index: kind (str)" in run("info", pets).out
+    out = run("search", pets, "dogs", "--filter", '{"kind": "dog"}', "--explain").out
+    assert "by indexes on kind" in out
+
+
 def test_delete_by_condition(run: Run, pets: str) -> None:
     assert run("delete", pets, "--where", "kind=dog", "--where", "year=2021").out == (
         "deleted 1 document\n"
@@ -338,7 +358,7 @@ def test_delete_by_condition(run: Run, pets: str) -> None:
 def test_delete_needs_ids_or_conditions(run: Run, pets: str, options: tuple[str, ...]) -> None:
     done = run("delete", pets, *options)
     assert (done.code, done.out) == (2, "")
-    assert done.err == "error: give --id or --where, one of them; nothing was deleted\n"
+    assert done.err == "error: give --id, or --where and --filter; nothing was deleted\n"
     assert len(stored(pets)) == 3
 
 
