@@ -18,7 +18,7 @@ demo: .venv/demo
 	$(BIN)/nestvec demo
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 fuzz: .venv/test
 	$(BIN)/python -m pytest tests/unit/test_filter_forms.py -k fuzz --fuzz-seconds 60
