@@ -123,7 +123,7 @@ def info(known: Info) -> None:
     say(f"collection {known.collection} in {known.url}", style="bold")
     say(
         f"{known.count:,} documents; embedder {known.embedder or 'none'}; "
-        f"funnel {known.funnel}; format {known.format}"
+        f"{f'adaptor {known.adaptor}; ' if known.adaptor else ''}funnel {known.funnel}; format {known.format}"
     )
     say()
     table = _table("field", "numbers", "precision", "bytes", right=["numbers", "bytes"])

@@ -131,6 +131,7 @@ class Info:
     format: int
     engine: Mapping[str, Any]
     indexes: Mapping[str, str] = field(default_factory=dict)
+    adaptor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

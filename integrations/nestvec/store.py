@@ -12,12 +12,14 @@ from collections.abc import (
 )
 from functools import wraps
 from importlib import import_module
+from os import PathLike
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from .adaptors.base import Adaptor
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
-from .errors import ConfigError, MissingExtra
+from .errors import AdaptorError, ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
@@ -54,6 +56,7 @@ def connect(
     collection: str = "docs",
     dims: str | Iterable[int | str] | None = None,
     embedder: Any = None,
+    adaptor: Any = None,
     dim: int | None = None,
     batch_size: int = 512,
     **options: Any,
@@ -68,13 +71,16 @@ def connect(
     `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
     LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
     collection records. Without one, `dim` gives the width of the vectors that records bring.
-    `batch_size` is how many records an ingest holds at once. Other options are the engine's.
+    `adaptor` is an Adaptor, or the file of one: it adapts documents and queries alike, and from
+    then on the collection is opened with no other one and never without. `batch_size` is how many
+    records an ingest holds at once. Other options are the engine's.
 
-    Raises ConfigError, NestingError, CollectionMissing, CollectionMismatch, CollectionDamaged,
+    Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch, CollectionDamaged,
     EmbedderError, or BackendError.
     """
+    adapt = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, _chooser(embedder), adapt, dim, checked_size(batch_size))
     try:
         return Store(run(flow, backend.send))
     except BaseException:
@@ -88,13 +94,15 @@ async def aconnect(
     collection: str = "docs",
     dims: str | Iterable[int | str] | None = None,
     embedder: Any = None,
+    adaptor: Any = None,
     dim: int | None = None,
     batch_size: int = 512,
     **options: Any,
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
+    adapt = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, _chooser(embedder), adapt, dim, checked_size(batch_size))
     try:
         return AsyncStore(await arun(flow, backend.asend))
     except BaseException:
@@ -121,6 +129,17 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
     made: Backend = getattr(module, backend)(url, collection, chosen)
     return made
+
+
+def _adaptor(given: Any) -> Adaptor | None:
+    """Return an adaptor that is given, or the one in a file. Raises AdaptorError."""
+    if given is None or isinstance(given, Adaptor):
+        return given
+    if isinstance(given, (str, PathLike)):
+        from .adaptors.files import load
+
+        return load(given)
+    raise AdaptorError(f"adaptor is an Adaptor or the path of a file, got {type(given)}")
 
 
 def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
@@ -168,6 +187,11 @@ class _Opened:
     def embedder(self) -> Embedder | None:
         """What makes the vectors of texts; None where the store was opened without one."""
         return self._collection.embedder
+
+    @property
+    def adaptor(self) -> Adaptor | None:
+        """What documents and queries are adapted by; None where the collection has none."""
+        return self._collection.adaptor
 
     @property
     def nesting(self) -> Nesting:

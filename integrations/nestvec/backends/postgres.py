@@ -129,7 +129,9 @@ class PostgresBackend(Backend):
                 "run ALTER EXTENSION vector UPDATE"
             )
         self._iterative = numbers >= (0, 8)
-        self._held = Table(self._schema, self.collection, head.nesting, vectors)
+        self._held = Table(
+            self._schema, self.collection, head.nesting, vectors, derived=head.derived
+        )
 
     def create(self, head: Head) -> Flow[None]:
         vectors, version, schema, heads = yield from self._look()
@@ -174,7 +176,7 @@ class PostgresBackend(Backend):
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        data = copy_rows(batch, table.nesting.full)
+        data = copy_rows(batch, table.written())
         if self._straight:
             try:
                 yield table.copy(data)

@@ -89,12 +89,16 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The statements about the table of one collection; `vectors` is pgvector's schema."""
+    """The statements about the table of one collection; `vectors` is pgvector's schema.
+
+    Where prefixes are not `derived` from full they are plain columns that are written with it.
+    """
 
     schema: str
     collection: str
     nesting: Nesting
     vectors: str
+    derived: bool = True
 
     @property
     def table(self) -> Identifier:
@@ -117,6 +121,12 @@ class Table:
             self._of_pgvector("subvector"), source, Literal(field.length)
         )
 
+    def _column(self, field: Field) -> Composed:
+        """Return the column of a prefix, as the database derives it or as it is written."""
+        if not self.derived:
+            return SQL("{} {} NOT NULL").format(name(field.name), self._type(field))
+        return self._generated(field)
+
     def _generated(self, field: Field) -> Composed:
         """Return the column that the database derives from full: in float32, then as it is kept."""
         wide = SQL('"full"::{}').format(self._type(Field(self.nesting.dim)))
@@ -128,7 +138,7 @@ class Table:
 
     def _value(self, field: Field) -> Composable:
         """Return what a field is compared by: its column, or signs taken from full."""
-        if field.precision != "binary":
+        if self._is_column(field):
             return name(field.name)
         signs = self._of_pgvector("binary_quantize")
         prefix = self._prefix(field, SQL('"full"'))
@@ -151,8 +161,16 @@ class Table:
     # Making
 
     def columns(self) -> list[Field]:
-        """Return the fields that are columns, fewest bytes first; signs are not stored."""
-        return [field for field in self.nesting.fields if field.precision != "binary"]
+        """Return the fields that are columns, fewest bytes first."""
+        return [field for field in self.nesting.fields if self._is_column(field)]
+
+    def _is_column(self, field: Field) -> bool:
+        """Return whether a field is stored; signs of what is stored as full are not."""
+        return field.precision != "binary" or not (self.derived or field.full)
+
+    def written(self) -> list[Field]:
+        """Return the fields that a row is written with: full, and prefixes that are not derived."""
+        return [self.nesting.full, *([] if self.derived else self.columns()[:-1])]
 
     def make(self) -> list[Statement]:
         """Return the statements that make the table."""
@@ -164,7 +182,7 @@ class Table:
             " metadata jsonb NOT NULL DEFAULT {}, {} {} NOT NULL{}) WITH (toast_tuple_target = {})"
         ).format(
             self.table, Literal(""), Literal("{}"), name(full.name), self._type(full),
-            SQL("").join(SQL(", {}").format(self._generated(field)) for field in prefixes),
+            SQL("").join(SQL(", {}").format(self._column(field)) for field in prefixes),
             Literal(target),
         )  # fmt: skip
         return [Statement(sql), *(self._storage(f, inline=f in inline) for f in self.columns())]
@@ -251,7 +269,7 @@ class Table:
 
     def copy(self, data: bytes) -> Copy:
         """Copy rows whose ids are all new straight into the table."""
-        return Copy(_copy_into(self.table), data)
+        return Copy(self._copy_into(self.table), data)
 
     def upsert(self, data: bytes) -> Copy:
         """Copy rows beside the table, then add them to it or replace what has their ids.
@@ -267,19 +285,38 @@ class Table:
         merging = SQL(
             "INSERT INTO {table} AS kept ({names}) SELECT {names} FROM {batch} ORDER BY id"
             " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
-            ' "full" = excluded."full"'
+            " {vectors}"
             " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
-            ' OR kept."full" OPERATOR({vectors}.<>) excluded."full"'
+            " OR {changed}"
         )
         merge = merging.format(
-            table=self.table, names=self._NAMES, batch=batch, vectors=name(self.vectors)
+            table=self.table,
+            names=self._written_names(),
+            batch=batch,
+            vectors=SQL(", ").join(
+                SQL("{0} = excluded.{0}").format(name(field.name)) for field in self.written()
+            ),
+            changed=SQL(" OR ").join(self._changed(field) for field in self.written()),
         )
         return Copy(
-            _copy_into(batch),
+            self._copy_into(batch),
             data,
             before=(Statement(beside.format(self.table)),),
             after=(Statement(merge),),
         )
+
+    def _changed(self, field: Field) -> Composed:
+        """Return whether an upsert brings another vector than the row has."""
+        schema = "pg_catalog" if field.precision == "binary" else self.vectors
+        return SQL("kept.{0} OPERATOR({1}.<>) excluded.{0}").format(name(field.name), name(schema))
+
+    def _written_names(self) -> Composed:
+        columns = [name(field.name) for field in self.written()]
+        return SQL(", ").join([SQL("id, text, metadata"), *columns])
+
+    def _copy_into(self, table: Identifier) -> Composed:
+        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
+        return sql.format(table, self._written_names())
 
     def delete(self, condition: Statement) -> Statement:
         sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
@@ -343,7 +380,7 @@ class Table:
         stages: list[Statement] = []
         source = self.table
         for i, (field, limit) in enumerate(plan.stages):
-            later = [f for f, _ in plan.stages[i + 1 :] if f.precision != "binary"]
+            later = [f for f, _ in plan.stages[i + 1 :] if self._is_column(f)]
             distance = self._distance(field, queries[field.name])
             sql = SQL(
                 "{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})"
@@ -368,7 +405,3 @@ def settings(values: Mapping[str, Any]) -> Statement:
     one = SQL("set_config(%s, %s, true)")
     sql = SQL("SELECT {}").format(SQL(", ").join([one] * len(values)))
     return Statement(sql, tuple(str(part) for pair in values.items() for part in pair))
-
-
-def _copy_into(table: Identifier) -> Composed:
-    return SQL('COPY {} (id, text, metadata, "full") FROM STDIN (FORMAT binary)').format(table)

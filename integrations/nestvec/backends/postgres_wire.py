@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,10 +97,20 @@ def _signed(match: re.Match[str]) -> str:
 
 def query_bytes(vector: Matrix, field: Field) -> Raw:
     """Return a query vector in the binary form of the type in which the field is compared."""
+    return Raw(_head(field) + _numbers(vector, field).tobytes())
+
+
+def _head(field: Field) -> bytes:
+    """Return what comes before a vector's numbers, or before its bits."""
     if field.precision == "binary":
-        return Raw(struct.pack(">i", len(vector)) + np.packbits(vector > 0).tobytes())
-    kind = ">f2" if field.precision == "float16" else ">f4"
-    return Raw(_vector_head(len(vector)) + vector.astype(kind).tobytes())
+        return struct.pack(">i", field.length)
+    return struct.pack(">HH", field.length, 0)
+
+
+def _numbers(rows: Matrix, field: Field) -> npt.NDArray[Any]:
+    if field.precision == "binary":
+        return np.packbits(rows > 0, axis=-1)
+    return rows.astype(">f2" if field.precision == "float16" else ">f4")
 
 
 def read_vector(sent: bytes) -> Matrix:
@@ -108,9 +118,9 @@ def read_vector(sent: bytes) -> Matrix:
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
 
 
-def copy_rows(batch: Batch, full: Field) -> bytes:
-    """Return a batch as binary COPY of id, text, metadata and the full vector."""
-    return b"".join(_copy_parts(batch, batch.vectors[full.name], full))
+def copy_rows(batch: Batch, fields: Sequence[Field]) -> bytes:
+    """Return a batch as binary COPY of id, text, metadata and the vectors of these fields."""
+    return b"".join(_copy_parts(batch, fields))
 
 
 #: Signature, flags and length of the header's extension, as COPY's binary form begins.
@@ -118,18 +128,24 @@ _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
 
 
-def _copy_parts(batch: Batch, vectors: npt.NDArray[Any], full: Field) -> Iterator[bytes]:
-    rows = vectors.astype(">f2" if full.precision == "float16" else ">f4")
-    head = _vector_head(full.length)
-    head = struct.pack(">i", len(head) + rows.itemsize * full.length) + head
+def _copy_parts(batch: Batch, fields: Sequence[Field]) -> Iterator[bytes]:
+    columns = [_numbers(batch.vectors[field.name], field) for field in fields]
+    heads = [
+        struct.pack(">i", len(_head(field)) + rows[0].nbytes) + _head(field)
+        for field, rows in zip(fields, columns, strict=True)
+    ]
+    count = struct.pack(">h", 3 + len(fields))
     yield _COPY_HEAD
-    for id, text, metadata, row in zip(batch.ids, batch.texts, batch.metadatas, rows, strict=True):
-        yield b"\x00\x04"
+    for i, (id, text, metadata) in enumerate(
+        zip(batch.ids, batch.texts, batch.metadatas, strict=True)
+    ):
+        yield count
         yield _sized(escape(id).encode())
         yield _sized(escape(text).encode())
         yield _sized(_jsonb(metadata))
-        yield head
-        yield row.tobytes()
+        for head, rows in zip(heads, columns, strict=True):
+            yield head
+            yield rows[i].tobytes()
     yield _COPY_END
 
 
@@ -139,7 +155,3 @@ def _sized(value: bytes) -> bytes:
 
 def _jsonb(metadata: Mapping[str, Any]) -> bytes:
     return b"\x01" + dumps(metadata).encode()  # the version of jsonb's binary form
-
-
-def _vector_head(length: int) -> bytes:
-    return struct.pack(">HH", length, 0)
