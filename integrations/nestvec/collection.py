@@ -69,6 +69,7 @@ def open_collection(
     backend: Backend,
     dims: str | Iterable[int | str] | None,
     embedder: Callable[[str | None], Embedder | None],
+    *,
     adaptor: Adaptor | None,
     dim: int | None,
     batch_size: int,
@@ -94,7 +95,7 @@ def open_collection(
         yield from backend.create(head)
     else:
         model = embedder(head.embedder)
-        _check_same(backend, head, dims, model, adaptor, dim)
+        _check_same(backend, head, dims, model, adaptor=adaptor, dim=dim)
         yield from backend.ready(head)
     return Collection(backend, head, model, adaptor, batch_size)
 
@@ -133,6 +134,7 @@ def _check_same(
     head: Head,
     dims: str | Iterable[int | str] | None,
     model: Embedder | None,
+    *,
     adaptor: Adaptor | None,
     dim: int | None,
 ) -> None:

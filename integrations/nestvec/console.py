@@ -121,10 +121,10 @@ def trace_line(made: Trace) -> None:
 def info(known: Info) -> None:
     """Show what a collection knows of itself, and the bytes of each field."""
     say(f"collection {known.collection} in {known.url}", style="bold")
-    say(
-        f"{known.count:,} documents; embedder {known.embedder or 'none'}; "
-        f"{f'adaptor {known.adaptor}; ' if known.adaptor else ''}funnel {known.funnel}; format {known.format}"
-    )
+    made_by = f"embedder {known.embedder or 'none'}"
+    if known.adaptor:
+        made_by += f"; adaptor {known.adaptor}"
+    say(f"{known.count:,} documents; {made_by}; funnel {known.funnel}; format {known.format}")
     say()
     table = _table("field", "numbers", "precision", "bytes", right=["numbers", "bytes"])
     for field in known.fields:

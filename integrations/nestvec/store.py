@@ -75,12 +75,15 @@ def connect(
     then on the collection is opened with no other one and never without. `batch_size` is how many
     records an ingest holds at once. Other options are the engine's.
 
-    Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch, CollectionDamaged,
-    EmbedderError, or BackendError.
+    Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch,
+    CollectionDamaged, EmbedderError, or BackendError.
     """
-    adapt = _adaptor(adaptor)
+    adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), adapt, dim, checked_size(batch_size))
+    flow = open_collection(
+        backend, dims, _chooser(embedder),
+        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
+    )  # fmt: skip
     try:
         return Store(run(flow, backend.send))
     except BaseException:
@@ -100,9 +103,12 @@ async def aconnect(
     **options: Any,
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
-    adapt = _adaptor(adaptor)
+    adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), adapt, dim, checked_size(batch_size))
+    flow = open_collection(
+        backend, dims, _chooser(embedder),
+        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
+    )  # fmt: skip
     try:
         return AsyncStore(await arun(flow, backend.asend))
     except BaseException:

@@ -88,8 +88,8 @@ class Adaptor(ABC):
         """
         return self._on_rows(self._apply, vectors)
 
-    def undo(self, vectors: Any) -> Matrix:
-        """Return what `apply` was given, made unit length. Raises AdaptorError unless orthogonal."""
+    def undo(self, vectors: Any) -> Matrix:  # noqa: ARG002
+        """Return what `apply` was given, made unit length. Raises AdaptorError on no rotation."""
         raise AdaptorError(f"{self.name} is no rotation, so it cannot be undone")
 
     def _on_rows(self, map: Any, vectors: Any) -> Matrix:
