@@ -19,9 +19,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .adaptors.recall import Figures
 from .records import Hit, Info, Trace
 
-__all__ = ["brief", "hits", "info", "one_line", "progress", "say", "trace", "trace_line"]
+__all__ = ["brief", "figures", "hits", "info", "one_line", "progress", "say", "trace", "trace_line"]
 
 #: Characters of a passage and of its metadata that a hit shows.
 _SNIPPET, _METADATA = 140, 70
@@ -116,6 +117,15 @@ def trace_line(made: Trace) -> None:
         f"{made.overlap:.0%}",
         style="dim",
     )
+
+
+def figures(made: Figures) -> None:
+    """Show what was measured of each prefix before and after adapting."""
+    say(made.measure)
+    table = _table("prefix", "before", "after", right=["prefix", "before", "after"])
+    for row in made.rows:
+        table.add_row(str(row.length), f"{row.before:.4f}", f"{row.after:.4f}")
+    _console().print(table)
 
 
 def info(known: Info) -> None:

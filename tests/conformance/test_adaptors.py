@@ -140,7 +140,9 @@ def test_it_is_not_opened_without_its_adaptor_or_with_another(
         engine.connect(adaptor=other)
     adaptor.save(tmp_path / "adaptor.safetensors")
     again = engine.connect(adaptor=tmp_path / "adaptor.safetensors")
-    assert [hit.id for hit in again.search(rows[3], k=5, funnel="4:5")] == [hit.id for hit in before]
+    assert [hit.id for hit in again.search(rows[3], k=5, funnel="4:5")] == [
+        hit.id for hit in before
+    ]
     again.add_records(records(rows, prefix="more "))
     assert again.count() == 60
 
@@ -156,7 +158,9 @@ def test_an_adaptor_of_other_vectors_is_refused(engine: Engine) -> None:
     with pytest.raises(AdaptorError, match=r"for vectors of 16 numbers, here are vectors of 8"):
         engine.connect(dims=(4,), dim=8, adaptor=rotation())
     fitted = RotationAdaptor.fit(scrambled(100), embedder="other")
-    with pytest.raises(AdaptorError, match=r"fitted on vectors of 'other', here they are of 'hash'"):
+    with pytest.raises(
+        AdaptorError, match=r"fitted on vectors of 'other', here they are of 'hash'"
+    ):
         engine.connect(dims=(4,), embedder=HashEmbedder(DIM), adaptor=fitted)
     with pytest.raises(AdaptorError, match="path of a file"):
         engine.connect(dims=(4,), dim=DIM, adaptor=17)

@@ -24,7 +24,7 @@ LAYERS = [
     {"sources"},
     {"collection"},
     {"store"},
-    {"evaluation", "sizing", "tuning"},
+    {"evaluation", "fitting", "plots", "sizing", "training", "tuning"},
     {"adapting"},
     {"langchain", "llama_index"},
     {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
