@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import (
     AsyncIterable,
     Callable,
@@ -16,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from .backends.base import KINDS, Backend, Head
-from .embedders import Embedder
+from .embedders import Embedder, recorded, resolve
+from .embedders.profiles import UntrainedPrefix, advice, profile_of
 from .errors import (
     CollectionMismatch,
     CollectionMissing,
@@ -44,6 +46,7 @@ from .records import (
     StageTrace,
     Trace,
     check_id,
+    is_image,
     plain,
 )
 from .sources import Take, checked_size, iterator, paired
@@ -63,14 +66,15 @@ class EmbedderCall(Call):
 def open_collection(
     backend: Backend,
     dims: str | Iterable[int | str] | None,
-    embedder: Callable[[str | None], Embedder | None],
+    embedder: Any,
     dim: int | None,
     batch_size: int,
 ) -> Flow[Collection]:
     """Open the backend's collection, or make it if there is none and `dims` says how.
 
-    `embedder` is asked with the recorded name, or None for a new collection.
+    Without an embedder, what was recorded is made again where its name tells how.
     """
+    model = None if embedder is None else resolve(embedder)
     head: Head | None = yield from backend.load()
     if head is None:
         if dims is None:
@@ -78,14 +82,15 @@ def open_collection(
                 f"no collection {backend.collection!r} in {backend.url}; to make it say which "
                 "fields it has, as in dims=(64, 256)"
             )
-        model = embedder(None)
         name = None if model is None else model.name
         head = Head(Nesting.of(dims, _width(model, dim)), name)
         backend.check(head.nesting)
+        _advise(model, head.nesting)
         yield from backend.create(head)
     else:
-        model = embedder(head.embedder)
         _check_same(backend, head, dims, model, dim)
+        # Its width is checked when it is used: reading about a collection loads no model.
+        model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
     return Collection(backend, head, model, batch_size)
 
@@ -101,6 +106,13 @@ def _width(model: Embedder | None, dim: int | None) -> int:
     width = model.dim if model is not None else dim
     assert width is not None
     return width
+
+
+def _advise(model: Embedder | None, nesting: Nesting) -> None:
+    """Warn of prefixes that the model is known not to be trained for."""
+    said = None if model is None else advice(profile_of(model), nesting.dim, nesting.fields)
+    if said is not None:
+        warnings.warn(said, UntrainedPrefix, stacklevel=5)  # where connect is called
 
 
 def _check_same(
@@ -143,18 +155,19 @@ class Collection:
 
     def add(
         self,
-        texts: Iterable[str] | AsyncIterable[str],
+        texts: Iterable[Any] | AsyncIterable[Any],
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         ids: Iterable[Any] | None = None,
         *,
         vectors: Iterable[Any] | None = None,
         batch_size: int | None = None,
     ) -> Flow[list[str]]:
-        """Embed and store texts; return their ids in order.
+        """Embed and store texts, or images where the embedder takes them; return their ids in order.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given
-        are random UUIDs. A text with a vector is not embedded. Raises RecordError, which names
+        are random UUIDs. A text with a vector is not embedded. An image is a `pathlib.Path`, whose
+        text is the path, or a PIL image; a string is always a text. Raises RecordError, which names
         the record, EmbedderError, or BackendError; a batch that fails leaves nothing of itself
         behind, and the error's `stored` lists the ids of the batches before it.
         """
@@ -253,7 +266,7 @@ class Collection:
         min_score: float | None = None,
         offset: int = 0,
     ) -> Flow[list[Hit]]:
-        """Return the k best hits for a text or a vector, best first.
+        """Return the k best hits for a text, an image or a vector, best first.
 
         `where` limits the candidates of the first stage. `funnel` is None for the collection's
         own plan, a text such as "64:200 256:40", "exact", or a Funnel. `min_score` is a cosine;
@@ -389,9 +402,11 @@ class Collection:
         vectors: list[Any] = [record.vector for record in records]
         missing = [i for i, vector in enumerate(vectors) if vector is None]
         if missing:
-            made = yield from self._embed([records[i] for i in missing])
-            for i, vector in zip(missing, made, strict=True):
-                vectors[i] = vector
+            for images in (False, True):
+                which = [i for i in missing if (records[i].image is not None) == images]
+                made = yield from self._embed([records[i] for i in which], images)
+                for i, vector in zip(which, made, strict=True):
+                    vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
             nested = nest(vectors, self.nesting, names)
@@ -399,29 +414,39 @@ class Collection:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
 
-    def _embed(self, records: list[Record]) -> Flow[Matrix]:
+    def _embed(self, records: list[Record], images: bool) -> Flow[Matrix | list[Any]]:
+        """Return the unit vectors of records, all of them images or all of them texts."""
+        if not records:
+            return []
         for record in records:
-            if not record.text.strip():
+            if not images and not record.text.strip():
                 raise RecordError(
                     f"record {record.id!r}: {_BLANK}; give it a vector or leave it out"
                 )
         embedder = self._need_embedder()
-        texts = [record.text for record in records]
-        made = yield EmbedderCall("embed_documents", (texts,))
+        if images:
+            _need_images(embedder, f"record {records[0].id!r}")
+            made = yield EmbedderCall("embed_images", ([record.image for record in records],))
+        else:
+            made = yield EmbedderCall("embed_documents", ([record.text for record in records],))
         with _blaming(embedder):
-            if len(made) != len(texts):
-                raise NestingError(f"{len(made)} vectors for {len(texts)} texts")
+            if len(made) != len(records):
+                raise NestingError(f"{len(made)} vectors for {len(records)} texts")
             return unit_rows(
                 made, self.nesting.dim, [f"record {record.id!r}" for record in records]
             )
 
     def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
-        """Return one unit vector per field for a text or a vector."""
-        if isinstance(query, str):
-            if not query.strip():
-                raise RecordError(f"query: {_BLANK}")
+        """Return one unit vector per field for a text, an image or a vector."""
+        if isinstance(query, str) or is_image(query):
             embedder = self._need_embedder()
-            made = yield EmbedderCall("embed_query", (query,))
+            if is_image(query):
+                _need_images(embedder, "query")
+                made = (yield EmbedderCall("embed_images", ([query],)))[0]
+            elif query.strip():
+                made = yield EmbedderCall("embed_query", (query,))
+            else:
+                raise RecordError(f"query: {_BLANK}")
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
         return {name: rows[0] for name, rows in nest([query], self.nesting, ["query"]).items()}
@@ -435,6 +460,11 @@ class Collection:
                 "pass embedder=… to connect, or give vectors"
             )
         return self.embedder
+
+
+def _need_images(embedder: Embedder, what: str) -> None:
+    if not hasattr(embedder, "embed_images"):
+        raise EmbedderError(f"{what} is an image, but embedder {embedder.name!r} takes texts alone")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
-from .embedders import SPECS, Embedder, resolve
+from .embedders import Embedder, resolve
 from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
@@ -65,7 +65,7 @@ def connect(
     each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
     is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
     has.
-    `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
+    `embedder` is a spec string such as `"static"`, `"st:NAME_OR_DIR"` or `"openai:MODEL"`, an Embedder, a LangChain Embeddings, a
     LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
     collection records. Without one, `dim` gives the width of the vectors that records bring.
     `batch_size` is how many records an ingest holds at once. Other options are the engine's.
@@ -74,7 +74,7 @@ def connect(
     EmbedderError, or BackendError.
     """
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
     try:
         return Store(run(flow, backend.send))
     except BaseException:
@@ -94,7 +94,7 @@ async def aconnect(
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
     try:
         return AsyncStore(await arun(flow, backend.asend))
     except BaseException:
@@ -121,17 +121,6 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
     made: Backend = getattr(module, backend)(url, collection, chosen)
     return made
-
-
-def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
-    """Return what chooses the embedder once the recorded name is known."""
-
-    def choose(recorded: str | None) -> Embedder | None:
-        if given is not None:
-            return resolve(given)
-        return resolve(recorded) if recorded in SPECS else None
-
-    return choose
 
 
 def _blocking(
