@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import (
     AsyncIterable,
-    Callable,
     Iterable,
     Iterator,
     Mapping,
@@ -162,7 +161,7 @@ class Collection:
         vectors: Iterable[Any] | None = None,
         batch_size: int | None = None,
     ) -> Flow[list[str]]:
-        """Embed and store texts, or images where the embedder takes them; return their ids in order.
+        """Embed and store texts, or images where the embedder takes them; return their ids.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given

@@ -1,10 +1,10 @@
 """What embedders are evaluated on: questions with known answers, and pairs with known likeness.
 
 A folder holds corpus, queries and qrels, as BEIR has them: JSON Lines with `_id`, `title` and
-`text`, and qrels/SPLIT.tsv with query-id, corpus-id and score; corpus and queries may be TSV (an id,
-a title where there are three columns, a text), qrels may be JSON Lines, or TREC's four columns. A
-file holds one example a line, JSON Lines or TSV with a header: sentence1, sentence2 and score, or
-query and document with a score where they are graded. Each may be compressed as NAME.gz.
+`text`, and qrels/SPLIT.tsv with query-id, corpus-id and score; corpus and queries may be TSV (an
+id, a title where there are three columns, a text), qrels may be JSON Lines, or TREC's four columns.
+A file holds one example a line, JSON Lines or TSV with a header: sentence1, sentence2 and score, or
+query and document, with a score where they are graded. Each may be compressed as NAME.gz.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class Retrieval:
     queries: Mapping[str, str]
     relevant: Mapping[str, Mapping[str, int]]
 
+    @property
+    def texts(self) -> int:
+        """How many texts are embedded."""
+        return len(self.queries) + len(self.documents)
+
     def __post_init__(self) -> None:
         if not self.documents or not self.relevant:
             raise ConfigError(f"{self.name} has no documents, or no query with a known answer")
@@ -57,6 +62,11 @@ class Similarity:
     name: str
     pairs: Sequence[tuple[str, str]]
     scores: Sequence[float]
+
+    @property
+    def texts(self) -> int:
+        """How many texts are embedded."""
+        return 2 * len(self.pairs)
 
     def __post_init__(self) -> None:
         if len(self.pairs) < 2 or len(set(self.scores)) < 2:

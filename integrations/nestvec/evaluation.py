@@ -80,6 +80,11 @@ class Evaluation:
         """The name of the metric that is shown first."""
         return next(iter(self.rows[0].metrics))
 
+    @property
+    def unit(self) -> str:
+        """What `queries` counts."""
+        return "question" if self.task == "retrieval" else "pair"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {**asdict(self), "metric": self.metric}
@@ -187,23 +192,24 @@ def evaluate(
     seconds = math.nan
     width = models[0][1].dim
     nesting = _nesting(dims, width, funnels)
+    fields = _asked(dims, nesting)
+    ways = [plan(funnel, nesting, k) for funnel in funnels]
     for n, one in models:
         started = time.perf_counter()
         made = _embedded(one, data, advance or (lambda _: None))
         seconds = time.perf_counter() - started if math.isnan(seconds) else seconds
         one_side, other = (_nested(vectors, nesting, adaptor) for vectors in made)
         if isinstance(data, Similarity):
-            rows += _alike(n, data, one_side, other, _asked(dims, nesting))
+            rows += _alike(n, data, one_side, other, fields)
         else:
-            ways = [Plan((), k), *(plan(funnel, nesting, k) for funnel in funnels)]
-            rows += _retrieved(n, data, one_side, other, _asked(dims, nesting), ways, k)
+            rows += _retrieved(n, data, one_side, other, fields=fields, ways=ways, k=k)
     pairs = isinstance(data, Similarity)
     return Evaluation(
         embedder=model.name,
         dataset=data.name,
         task="sts" if pairs else "retrieval",
         dim=width,
-        documents=2 * len(data.pairs) if isinstance(data, Similarity) else len(data.documents),
+        documents=data.texts if isinstance(data, Similarity) else len(data.documents),
         queries=len(data.pairs) if isinstance(data, Similarity) else len(data.queries),
         seconds=round(seconds, 2),
         rows=tuple(rows),
@@ -315,6 +321,7 @@ def _retrieved(
     data: Retrieval,
     queries: Mapping[str, Matrix],
     documents: Mapping[str, Matrix],
+    *,
     fields: Sequence[Field],
     ways: Sequence[Plan],
     k: int,
@@ -326,7 +333,7 @@ def _retrieved(
         found = _best(queries[field.name], documents[field.name], depth)
         metrics = _measured(data, query_ids, ids, found, k)
         rows.append(Row(layers, _named(field), field.length, field.nbytes, metrics))
-    for way in ways[1:]:
+    for way in ways:
         found = _through(way, queries, documents, depth)
         metrics = _measured(data, query_ids, ids, found, k)
         first = way.stages[0][0] if way.stages else Field(queries["full"].shape[1], full=True)
@@ -444,7 +451,5 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         )
         return f"| {' | '.join([first, *others])} |"
 
-    rule = [
-        "-" * width if n == 0 else "-" * (width - 1) + ":" for n, width in enumerate(widths)
-    ]
+    rule = ["-" * width if n == 0 else "-" * (width - 1) + ":" for n, width in enumerate(widths)]
     return "\n".join([written(header), written(rule), *map(written, lines)])

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
-from .embedders import Embedder, resolve
+from .embedders import Embedder
 from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
@@ -65,9 +65,10 @@ def connect(
     each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
     is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
     has.
-    `embedder` is a spec string such as `"static"`, `"st:NAME_OR_DIR"` or `"openai:MODEL"`, an Embedder, a LangChain Embeddings, a
-    LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
-    collection records. Without one, `dim` gives the width of the vectors that records bring.
+    `embedder` is a spec string (`"static"`, `"st:NAME_OR_DIR[?layers=13]"`,
+    `"openai:MODEL[@BASE_URL]"`), an Embedder, a LangChain Embeddings, a LlamaIndex BaseEmbedding,
+    or a function of a list of texts; None takes the one that the collection records. Without one,
+    `dim` gives the width of the vectors that records bring.
     `batch_size` is how many records an ingest holds at once. Other options are the engine's.
 
     Raises ConfigError, NestingError, CollectionMissing, CollectionMismatch, CollectionDamaged,

@@ -20,7 +20,7 @@ def keep_layers(model: Any, layers: int, name: str) -> None:
     The stack of layers is the only list of modules that is not inside of another, holds most of
     the encoder beside its embeddings, and is as long as the configuration says. Then the hidden
     states of a sentence must be those of the whole encoder up to there: so it is a plain stack,
-    and nothing of the rest is left. Raises EmbedderError, with the model unchanged, where it is not.
+    and nothing of the rest is left. Where it is not EmbedderError is raised, the model unchanged.
     """
     encoder = getattr(model, "transformers_model", None)
     if encoder is None:
@@ -33,8 +33,10 @@ def keep_layers(model: Any, layers: int, name: str) -> None:
     setattr(parent, attribute, stack[:layers])
     try:
         after = _states(model, encoder, name)
-        if len(before) != len(stack) + 1 or len(after) != layers + 1 or not all(
-            _same(b, a) for b, a in zip(before[:layers], after[:layers], strict=True)
+        if (
+            len(before) != len(stack) + 1
+            or len(after) != layers + 1
+            or not all(_same(b, a) for b, a in zip(before[:layers], after[:layers], strict=True))
         ):
             raise _not_understood(name, "its layers are no plain stack")
     except EmbedderError:

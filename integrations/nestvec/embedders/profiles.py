@@ -62,6 +62,29 @@ class Profile:
     note: str = ""
     unconfirmed: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> str:
+        """The prefixes that it was trained for, in words."""
+        if not self.matryoshka:
+            return "none"
+        if self.shortest is not None:
+            return f"{self.shortest} or more"
+        return " ".join(str(n) for n in reversed(self.trained) if n < self.dim) or "not confirmed"
+
+    @property
+    def remarks(self) -> str:
+        """What else must be done right for it, in words; nestvec does that."""
+        said = [
+            "layer_norm first" if self.layer_norm else "",
+            "prompts" if self.query_prompt or self.document_prompt else "",
+            f"layers {self.layers[0]} to {self.layers[1]}" if self.layers else "",
+            self.note,
+            ""
+            if "not confirmed" in self.note or not self.unconfirmed
+            else f"not confirmed: {', '.join(self.unconfirmed)}",
+        ]
+        return "; ".join(remark for remark in said if remark)
+
     def is_trained(self, length: int) -> bool:
         """Return whether the model is known to be trained for a prefix, or may well be."""
         if not self.matryoshka:
@@ -114,7 +137,8 @@ PROFILES: tuple[Profile, ...] = (
         "nomic-ai/nomic-embed-text-v1.5", 768, f"{_HUB}nomic-ai/nomic-embed-text-v1.5",
         trained=(768, 512, 256, 128, 64), layer_norm=True, unit=False,
         query_prompt="search_query: ", document_prompt="search_document: ",
-        parameter="dimensionality", max_tokens=8192, aliases=("nomic-embed-text", "nomic-embed-text:v1.5"),
+        parameter="dimensionality", max_tokens=8192,
+        aliases=("nomic-embed-text", "nomic-embed-text:v1.5"),
     ),
     Profile(
         "nomic-ai/nomic-embed-text-v2-moe", 768, f"{_HUB}nomic-ai/nomic-embed-text-v2-moe",
@@ -171,7 +195,7 @@ PROFILES: tuple[Profile, ...] = (
     Profile(
         "sentence-transformers/static-retrieval-mrl-en-v1", 1024,
         f"{_HUB}sentence-transformers/static-retrieval-mrl-en-v1",
-        trained=(1024, 512, 256, 128, 64, 32), unit=False, note="below 512 not confirmed",
+        trained=(1024, 512, 256, 128, 64, 32), unit=False, note="not confirmed below 512",
         unconfirmed=("trained",),
     ),
     Profile(

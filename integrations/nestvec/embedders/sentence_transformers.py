@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -105,7 +104,8 @@ class SentenceTransformerEmbedder:
 
     def embed_query(self, text: str) -> Matrix:
         """Return the dim numbers of a text that is searched for."""
-        return self.embed_queries([text])[0]
+        query: Matrix = self.embed_queries([text])[0]
+        return query
 
     def embed_queries(self, texts: Sequence[str]) -> Matrix:
         """Return an (n, dim) float32 matrix of texts that are searched for."""
@@ -174,9 +174,9 @@ class SentenceTransformerEmbedder:
         profile = find(self.model)
         if profile is not None and profile.dim == dim:
             return profile
-        inner = getattr(model, "transformers_model", None)
-        config = inner.config.to_dict() if hasattr(inner, "config") else {}
-        return declared(self.model, dim, config, _card(self.model)) if dim else None
+        config = getattr(getattr(model, "transformers_model", None), "config", None)
+        declares = {} if config is None else config.to_dict()
+        return declared(self.model, dim, declares, _card(self.model)) if dim else None
 
     def _prompt(self, given: str | None, query: bool) -> str | None:
         if given is not None:
@@ -261,9 +261,7 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
     directory = Path(model)
     if directory.is_dir():
         if not any((directory / name).is_file() for name in ("modules.json", "config.json")):
-            raise EmbedderError(
-                f"{model} is no model: it has neither modules.json nor config.json"
-            )
+            raise EmbedderError(f"{model} is no model: it has neither modules.json nor config.json")
     else:
         settings = _reached(model, settings)
     transformers = _package()
