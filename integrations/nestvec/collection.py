@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import (
     AsyncIterable,
-    Callable,
     Iterable,
     Iterator,
     Mapping,
@@ -20,7 +20,8 @@ import numpy as np
 
 from .adaptors.base import Adaptor
 from .backends.base import KINDS, Backend, Head
-from .embedders import Embedder
+from .embedders import Embedder, recorded, resolve
+from .embedders.profiles import UntrainedPrefix, advice, profile_of
 from .errors import (
     AdaptorError,
     CollectionMismatch,
@@ -49,6 +50,7 @@ from .records import (
     StageTrace,
     Trace,
     check_id,
+    is_image,
     plain,
 )
 from .sources import Take, checked_size, iterator, paired
@@ -68,7 +70,7 @@ class EmbedderCall(Call):
 def open_collection(
     backend: Backend,
     dims: str | Iterable[int | str] | None,
-    embedder: Callable[[str | None], Embedder | None],
+    embedder: Any,
     *,
     adaptor: Adaptor | None,
     dim: int | None,
@@ -76,8 +78,9 @@ def open_collection(
 ) -> Flow[Collection]:
     """Open the backend's collection, or make it if there is none and `dims` says how.
 
-    `embedder` is asked with the recorded name, or None for a new collection.
+    Without an embedder, what was recorded is made again where its name tells how.
     """
+    model = None if embedder is None else resolve(embedder)
     head: Head | None = yield from backend.load()
     if head is None:
         if dims is None:
@@ -85,19 +88,21 @@ def open_collection(
                 f"no collection {backend.collection!r} in {backend.url}; to make it say which "
                 "fields it has, as in dims=(64, 256)"
             )
-        model = embedder(None)
         name = None if model is None else model.name
         head = Head(Nesting.of(dims, _width(model, adaptor, dim)), name)
         if adaptor is not None:
             head = replace(head, adaptor=adaptor.name, derived=adaptor.orthogonal)
             _check_fit(adaptor, head)
         backend.check(head.nesting)
+        if adaptor is None:
+            _advise(model, head.nesting)
         yield from backend.create(head)
     else:
-        model = embedder(head.embedder)
         _check_same(backend, head, dims, model, adaptor=adaptor, dim=dim)
+        # Its width is checked when it is used: reading about a collection loads no model.
+        model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
-    return Collection(backend, head, model, adaptor, batch_size)
+    return Collection(backend, head, model, batch_size, adaptor)
 
 
 def _width(model: Embedder | None, adaptor: Adaptor | None, dim: int | None) -> int:
@@ -127,6 +132,13 @@ def _check_fit(adaptor: Adaptor, head: Head) -> None:
             f"adaptor {adaptor.name} was fitted on vectors of {adaptor.embedder!r}, here they are "
             f"of {head.embedder!r}; fit one on these"
         )
+
+
+def _advise(model: Embedder | None, nesting: Nesting) -> None:
+    """Warn of prefixes that the model is known not to be trained for."""
+    said = None if model is None else advice(profile_of(model), nesting.dim, nesting.fields)
+    if said is not None:
+        warnings.warn(said, UntrainedPrefix, stacklevel=5)  # where connect is called
 
 
 def _check_same(
@@ -168,8 +180,8 @@ class Collection:
         backend: Backend,
         head: Head,
         embedder: Embedder | None,
-        adaptor: Adaptor | None,
         batch_size: int,
+        adaptor: Adaptor | None = None,
     ) -> None:
         self.backend, self.head = backend, head
         self.embedder, self.adaptor = embedder, adaptor
@@ -180,18 +192,19 @@ class Collection:
 
     def add(
         self,
-        texts: Iterable[str] | AsyncIterable[str],
+        texts: Iterable[Any] | AsyncIterable[Any],
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         ids: Iterable[Any] | None = None,
         *,
         vectors: Iterable[Any] | None = None,
         batch_size: int | None = None,
     ) -> Flow[list[str]]:
-        """Embed and store texts; return their ids in order.
+        """Embed and store texts, or images where the embedder takes them; return their ids.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given
-        are random UUIDs. A text with a vector is not embedded. Raises RecordError, which names
+        are random UUIDs. A text with a vector is not embedded. An image is a `pathlib.Path`, whose
+        text is the path, or a PIL image; a string is always a text. Raises RecordError, which names
         the record, EmbedderError, or BackendError; a batch that fails leaves nothing of itself
         behind, and the error's `stored` lists the ids of the batches before it.
         """
@@ -290,7 +303,7 @@ class Collection:
         min_score: float | None = None,
         offset: int = 0,
     ) -> Flow[list[Hit]]:
-        """Return the k best hits for a text or a vector, best first.
+        """Return the k best hits for a text, an image or a vector, best first.
 
         `where` limits the candidates of the first stage. `funnel` is None for the collection's
         own plan, a text such as "64:200 256:40", "exact", or a Funnel. `min_score` is a cosine;
@@ -429,9 +442,11 @@ class Collection:
         vectors: list[Any] = [record.vector for record in records]
         missing = [i for i, vector in enumerate(vectors) if vector is None]
         if missing:
-            made = yield from self._embed([records[i] for i in missing])
-            for i, vector in zip(missing, made, strict=True):
-                vectors[i] = vector
+            for images in (False, True):
+                which = [i for i in missing if (records[i].image is not None) == images]
+                made = yield from self._embed([records[i] for i in which], images)
+                for i, vector in zip(which, made, strict=True):
+                    vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
             nested = self._nest(vectors, names)
@@ -439,29 +454,39 @@ class Collection:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
 
-    def _embed(self, records: list[Record]) -> Flow[Matrix]:
+    def _embed(self, records: list[Record], images: bool) -> Flow[Matrix | list[Any]]:
+        """Return the unit vectors of records, all of them images or all of them texts."""
+        if not records:
+            return []
         for record in records:
-            if not record.text.strip():
+            if not images and not record.text.strip():
                 raise RecordError(
                     f"record {record.id!r}: {_BLANK}; give it a vector or leave it out"
                 )
         embedder = self._need_embedder()
-        texts = [record.text for record in records]
-        made = yield EmbedderCall("embed_documents", (texts,))
+        if images:
+            _need_images(embedder, f"record {records[0].id!r}")
+            made = yield EmbedderCall("embed_images", ([record.image for record in records],))
+        else:
+            made = yield EmbedderCall("embed_documents", ([record.text for record in records],))
         with _blaming(embedder):
-            if len(made) != len(texts):
-                raise NestingError(f"{len(made)} vectors for {len(texts)} texts")
+            if len(made) != len(records):
+                raise NestingError(f"{len(made)} vectors for {len(records)} texts")
             return unit_rows(
                 made, self.nesting.dim, [f"record {record.id!r}" for record in records]
             )
 
     def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
-        """Return one unit vector per field for a text or a vector."""
-        if isinstance(query, str):
-            if not query.strip():
-                raise RecordError(f"query: {_BLANK}")
+        """Return one unit vector per field for a text, an image or a vector."""
+        if isinstance(query, str) or is_image(query):
             embedder = self._need_embedder()
-            made = yield EmbedderCall("embed_query", (query,))
+            if is_image(query):
+                _need_images(embedder, "query")
+                made = (yield EmbedderCall("embed_images", ([query],)))[0]
+            elif query.strip():
+                made = yield EmbedderCall("embed_query", (query,))
+            else:
+                raise RecordError(f"query: {_BLANK}")
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
         return {name: rows[0] for name, rows in self._nest([query], ["query"]).items()}
@@ -497,6 +522,11 @@ class Collection:
                 "pass embedder=… to connect, or give vectors"
             )
         return self.embedder
+
+
+def _need_images(embedder: Embedder, what: str) -> None:
+    if not hasattr(embedder, "embed_images"):
+        raise EmbedderError(f"{what} is an image, but embedder {embedder.name!r} takes texts alone")
 
 
 @contextmanager

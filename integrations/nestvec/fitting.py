@@ -12,7 +12,7 @@ import numpy as np
 
 from .adaptors import Adaptor, Figures, MatryoshkaAdaptor, RotationAdaptor, Training
 from .adaptors.base import blocks
-from .adaptors.recall import Split
+from .adaptors.recall import Split, checked_dims
 from .errors import AdaptorError, ConfigError
 from .store import Store
 
@@ -76,7 +76,7 @@ def fit(
 
 def _lengths(dims: Sequence[int] | None, dim: int) -> Sequence[int]:
     if dims is not None:
-        return dims
+        return checked_dims(dims, dim)
     return [length for length in DIMS if length < dim] or [max(1, dim // 2)]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of measurements: lines over prefix lengths, as PNG or as the file's name asks for."""
+"""Pictures of measurements: lines over prefix lengths, in the format that a file's name says."""
 
 from __future__ import annotations
 
@@ -13,33 +13,48 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("matplotlib", "plot") from error
 
-__all__ = ["lines"]
+__all__ = ["check", "lines"]
+
+Points = Sequence[tuple[float, float]]
+
+
+def check(path: str | PathLike[str]) -> None:
+    """Raise ConfigError where a file's name does not end as a picture's."""
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix.lstrip(".").lower() not in known:
+        raise ConfigError(
+            f"cannot draw {str(path)!r}: a picture's name ends with one of .{', .'.join(known)}"
+        )
 
 
 def lines(
     path: str | PathLike[str],
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Points],
     *,
     title: str,
     x: str,
     y: str,
+    marks: Mapping[str, Points] | None = None,
 ) -> None:
-    """Draw one line for each named series of points over a logarithmic x; no display is needed.
+    """Draw a line for each named series, and `marks` as points, over a logarithmic x.
 
-    Raises ConfigError where the name's ending is no format of pictures.
+    No display is needed. Raises ConfigError as `check` does.
     """
+    check(path)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
-    known = figure.canvas.get_supported_filetypes()
-    if Path(path).suffix.lstrip(".").lower() not in known:
-        raise ConfigError(f"{path}: a picture ends with one of .{', .'.join(sorted(known))}")
     axes = figure.add_subplot()
-    for label, points in series.items():
-        axes.plot([at for at, _ in points], [value for _, value in points], "o-", label=label)
-    ticks = sorted({at for points in series.values() for at, _ in points})
+    every: list[float] = []
+    for style, named in (("o-", series), ("^", marks or {})):
+        for label, points in named.items():
+            across = [at for at, _ in points]
+            axes.plot(across, [value for _, value in points], style, label=label)
+            every += across
+    ticks = sorted(set(every))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
     axes.minorticks_off()
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set_title(title, fontsize="small")
+    axes.set(xlabel=x, ylabel=y)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)

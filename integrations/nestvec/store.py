@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .adaptors.base import Adaptor
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, open_collection
-from .embedders import SPECS, Embedder, resolve
+from .embedders import Embedder
 from .errors import AdaptorError, ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
@@ -68,9 +68,10 @@ def connect(
     each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
     is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
     has.
-    `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
-    LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
-    collection records. Without one, `dim` gives the width of the vectors that records bring.
+    `embedder` is a spec string (`"static"`, `"st:NAME_OR_DIR[?layers=13]"`,
+    `"openai:MODEL[@BASE_URL]"`), an Embedder, a LangChain Embeddings, a LlamaIndex BaseEmbedding,
+    or a function of a list of texts; None takes the one that the collection records. Without one,
+    `dim` gives the width of the vectors that records bring.
     `adaptor` is an Adaptor, or the file of one: it adapts documents and queries alike, and from
     then on the collection is opened with no other one and never without. `batch_size` is how many
     records an ingest holds at once. Other options are the engine's.
@@ -81,7 +82,7 @@ def connect(
     adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
     flow = open_collection(
-        backend, dims, _chooser(embedder),
+        backend, dims, embedder,
         adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
     )  # fmt: skip
     try:
@@ -106,7 +107,7 @@ async def aconnect(
     adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
     flow = open_collection(
-        backend, dims, _chooser(embedder),
+        backend, dims, embedder,
         adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
     )  # fmt: skip
     try:
@@ -146,17 +147,6 @@ def _adaptor(given: Any) -> Adaptor | None:
 
         return load(given)
     raise AdaptorError(f"adaptor is an Adaptor or the path of a file, got {type(given)}")
-
-
-def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
-    """Return what chooses the embedder once the recorded name is known."""
-
-    def choose(recorded: str | None) -> Embedder | None:
-        if given is not None:
-            return resolve(given)
-        return resolve(recorded) if recorded in SPECS else None
-
-    return choose
 
 
 def _blocking(

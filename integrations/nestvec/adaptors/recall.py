@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import AdaptorError, NestingError
+from ..errors import AdaptorError
 from ..nesting import Matrix, Nesting, nest, unit_rows
 from .base import Adaptor
 
@@ -126,20 +126,19 @@ class Split:
         if self.seen < least:
             raise AdaptorError(
                 f"{self.seen:,} vectors of {dim} numbers are too few to fit on and to check the "
-                f"fit with: at least {least:,} are needed, {max(least, 10 * dim):,} are a good "
+                f"fit with: at least {least:,} are needed, {max(2 * least, 10 * dim):,} are a good "
                 "sample"
             )
 
 
 def checked_dims(dims: Sequence[int], dim: int) -> tuple[int, ...]:
     """Return prefix lengths, shortest first. Raises AdaptorError where they cannot be."""
-    try:
-        lengths = Nesting.of(dims, dim).fields[:-1]
-    except NestingError as error:
-        raise AdaptorError(f"{error}") from None
-    if any(field.full for field in lengths):
-        raise AdaptorError("dims are prefix lengths here, such as (64, 128)")
-    return tuple(sorted({field.length for field in lengths}))
+    lengths = sorted(set(dims))
+    if not lengths or not all(0 < length < dim for length in lengths):
+        raise AdaptorError(
+            f"dims are prefix lengths between 1 and {dim - 1}, such as (64, 128), got {dims!r}"
+        )
+    return tuple(lengths)
 
 
 def recall_by_prefix(
