@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, delete, models, evaluate, adapt.
+"""The command line: nestvec demo, add, search, info, index, delete, models, evaluate, adapt, train.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -430,6 +430,79 @@ def adapt(
     for key, file in files.items():
         if file is not None:
             console.say(f"{key} written to {file}")
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="What to start from: static, or st:NAME_OR_DIR.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder in BEIR's form, or a JSON Lines or TSV file of queries and documents, "
+            "or of titles and texts.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The directory to make, with the model in it.")
+    ],
+    dims: Annotated[
+        str, typer.Option(help="The prefix lengths to train beside the full length.")
+    ] = "64,128",
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="matryoshka|matryoshka2d",
+            help="Prefixes of the vectors, or also of the encoder's layers.",
+        ),
+    ] = "matryoshka",
+    epochs: Annotated[int, typer.Option(help="How often each pair is seen.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(help="Pairs in a step; each is compared with all.")
+    ] = 64,
+    rate: Annotated[
+        float | None, typer.Option(help="The learning rate; 2e-5, or 0.2 for static models.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="How many steps an interruption may lose.")
+    ] = 200,
+    split: Annotated[str, typer.Option(help="Which qrels of a folder.")] = "train",
+    seed: Annotated[int, typer.Option(help="Decides what is held out, and the order.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on your own pairs, so that its prefixes say more.
+
+    A tenth of the queries is held out: how well their documents are found is shown for each prefix,
+    before and after.
+    """
+    from . import training
+
+    recipe = training.Recipe(
+        tuple(_integers(dims)), loss, epochs, batch_size, rate, checkpoint_every, seed
+    )
+    with console.progress("training", None, unit="steps") as advance:
+        made = training.train(
+            model, data, output, recipe, split=split, resume=resume, advance=lambda *_: advance(1)
+        )
+    if as_json:
+        figures = {"before": made.before.to_dict(), "after": made.after.to_dict()}
+        _print({"embedder": made.embedder, "pairs": made.pairs, **figures})
+        return
+    after = made.after
+    console.say(
+        f"trained on {_several(made.pairs, 'pair')}; held out are "
+        f"{_several(after.queries, after.unit)} over {_several(after.documents, 'text')}"
+    )
+    for title, measured in (("before", made.before), ("after", after)):
+        console.say(f"\n{title}", style="bold")
+        console.say(measured.table())
+    console.say(f'\nuse it with embedder="{made.embedder}"')
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -15,7 +17,7 @@ from ..nesting import Matrix
 from .layers import keep_layers
 from .profiles import Profile, declared, find
 
-__all__ = ["SentenceTransformerEmbedder"]
+__all__ = ["SentenceTransformerEmbedder", "package"]
 
 #: Under which names models keep their prompts, the usual one first.
 _QUERY = ("query", "retrieval.query", "search_query")
@@ -126,6 +128,10 @@ class SentenceTransformerEmbedder:
         """Whether the model reads images too."""
         modalities = getattr(self._load(), "modalities", ["text"])
         return "image" in modalities
+
+    def loaded(self) -> Any:
+        """Return the sentence-transformers model itself."""
+        return self._load()
 
     def close(self) -> None:
         """End the processes of several devices; the embedder can go on being used."""
@@ -264,21 +270,26 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
             raise EmbedderError(f"{model} is no model: it has neither modules.json nor config.json")
     else:
         settings = _reached(model, settings)
-    transformers = _package()
+    transformers = package()
     try:
         return transformers.SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
 
 
-def _package() -> Any:
+def package(part: str = "") -> Any:
+    """Return sentence_transformers, or a part of it such as its losses. Raises MissingExtra."""
     try:
         import sentence_transformers
     except ModuleNotFoundError as error:
         if error.name not in {"sentence_transformers", "torch"}:
             raise
         raise MissingExtra("sentence-transformers", "torch") from error
-    return sentence_transformers
+    if not part:
+        return sentence_transformers
+    moved = f"sentence_transformers.sentence_transformer.{part}"  # since 6
+    known = find_spec("sentence_transformers.sentence_transformer") is not None
+    return import_module(moved if known else f"sentence_transformers.{part}")
 
 
 def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -286,7 +297,7 @@ def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     Asked once and at once: loading asks for each file again for a minute before it gives up.
     """
-    _package()
+    package()
     import huggingface_hub as hub
 
     repository = model if "/" in model else f"sentence-transformers/{model}"
@@ -319,7 +330,7 @@ def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _accelerated(device: str | None) -> bool:
     if device is not None:
         return not device.startswith("cpu")
-    _package()
+    package()
     get: Callable[[], str] = sys.modules["sentence_transformers"].util.get_device_name
     return get() != "cpu"
 
