@@ -112,9 +112,9 @@ def train(
     width = learner.get_embedding_dimension()
     if max(recipe.dims) >= width:
         raise ConfigError(f"dims are shorter than the full vector ({width}), got {recipe.dims}")
-    before = _measured(learner, held, recipe)
     checkpoints = place.with_name(f".{place.name}.checkpoints")
     _begin(checkpoints, _key(str(model), pairs, recipe), resume=resume)
+    before = _measured(learner, held, recipe)
     _fit(learner, pairs, recipe, checkpoints, advance)
     after = _measured(learner, held, recipe)
     making = place.with_name(f".{place.name}.making")
@@ -227,7 +227,18 @@ def _fit(
     )
     trainer.remove_callback(PrinterCallback)
     learner.train()
-    trainer.train(resume_from_checkpoint=any(checkpoints.glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=_last(checkpoints))
+
+
+def _last(checkpoints: Path) -> str | None:
+    """Return the last checkpoint that was written whole, None where there is none yet."""
+    whole = []
+    for state in checkpoints.glob("checkpoint-*/trainer_state.json"):  # it is written last
+        try:
+            whole.append((json.loads(state.read_text())["global_step"], str(state.parent)))
+        except (ValueError, KeyError):
+            continue
+    return max(whole)[1] if whole else None
 
 
 def _key(model: str, pairs: Sequence[tuple[str, str]], recipe: Recipe) -> str:
