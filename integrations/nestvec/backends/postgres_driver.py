@@ -64,12 +64,10 @@ class Apart(Query):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A request to copy rows into a table, between statements of the same transaction."""
+    """A request to copy what follows the statement into a table."""
 
-    into: Composed
+    sql: Composed
     data: bytes
-    before: tuple[Statement, ...] = ()
-    after: tuple[Statement, ...] = ()
     reads = False
 
 
@@ -245,7 +243,9 @@ class Driver:
         """Turn an error of psycopg into the one that says what it means here."""
         try:
             yield
-        except (PoolTimeout, PoolClosed) as error:
+        except PoolClosed as error:
+            raise BackendError(f"{self.shown} was closed; connect again") from error
+        except PoolTimeout as error:
             raise Unavailable(
                 f"{self.shown}: no connection within {self.timeout:g} s; is the server up, and "
                 "pool_size enough for what runs at once?"
@@ -286,18 +286,24 @@ def _message(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip()
 
 
+#: Where a prepared statement is missing, or there already, it was prepared in another session.
+_POOLED = "; behind a pooler of transactions, such as PgBouncer, connect with pgbouncer=True"
+
+
 def _advice(error: psycopg.Error) -> str:
     advice = {
         "57014": "; simplify the query or raise statement_timeout",
         "55P03": "; another session holds the table, try again or raise lock_timeout",
         "42501": "; ask for the right, or choose a schema of your own with ?schema=",
+        "26000": _POOLED,
+        "42P05": _POOLED,
     }
     return advice.get(error.sqlstate or "", "")
 
 
 def _verbatim(request: Copy, connection: psycopg.BaseConnection[Any]) -> bytes:
     """Return what cannot have parameters, so that nothing halves its percent signs again."""
-    return request.into.as_bytes(connection).replace(b"%%", b"%")
+    return request.sql.as_bytes(connection).replace(b"%%", b"%")
 
 
 def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
@@ -308,13 +314,8 @@ def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
                 for statement in request.statements
             ]
         return [c.fetchall() if c.description else c.rowcount for c in cursors]
-    with connection.transaction(), connection.cursor() as cursor:
-        for statement in request.before:
-            cursor.execute(statement.sql, statement.params)
-        with cursor.copy(_verbatim(request, connection)) as copy:
-            copy.write(request.data)
-        for statement in request.after:
-            cursor.execute(statement.sql, statement.params)
+    with connection.cursor() as cursor, cursor.copy(_verbatim(request, connection)) as copy:
+        copy.write(request.data)
     return None
 
 
@@ -326,13 +327,9 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
                 for statement in request.statements
             ]
         return [await c.fetchall() if c.description else c.rowcount for c in cursors]
-    async with connection.transaction(), connection.cursor() as cursor:
-        for statement in request.before:
-            await cursor.execute(statement.sql, statement.params)
-        async with cursor.copy(_verbatim(request, connection)) as copy:
-            await copy.write(request.data)
-        for statement in request.after:
-            await cursor.execute(statement.sql, statement.params)
+    sql = _verbatim(request, connection)
+    async with connection.cursor() as cursor, cursor.copy(sql) as copy:
+        await copy.write(request.data)
     return None
 
 
