@@ -7,8 +7,9 @@ BEGIN and COMMIT, and settings made `LOCAL` end with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio import AbstractEventLoop, get_running_loop, shield
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Lock
@@ -141,6 +142,7 @@ class Driver:
         self._lock = Lock()
         self._pool: ConnectionPool | None = None
         self._apool: AsyncConnectionPool | None = None
+        self._loop: AbstractEventLoop | None = None
         self._closed = False
         self._conninfo = conninfo
         self._arguments: dict[str, Any] = {
@@ -179,8 +181,8 @@ class Driver:
                         return _perform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
-                    if _lost(error) and self._pool is not None:
-                        self._pool.check()  # the others may be dead too
+                    if _lost(error) and (pool := self._pool) is not None:
+                        pool.check()  # the others may be dead too
                     if not _worth_repeating(request, error, failures):
                         raise
 
@@ -196,12 +198,12 @@ class Driver:
                         making = psycopg.AsyncConnection.connect(self._conninfo, **self._arguments)
                         async with await making as connection:
                             return await _aone_by_one(connection, request)
-                    async with (await self._aopened()).connection() as connection:
+                    async with self._alent() as connection:
                         return await _aperform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
-                    if _lost(error) and self._apool is not None:
-                        await self._apool.check()
+                    if _lost(error) and (pool := self._apool) is not None:
+                        await pool.check()
                     if not _worth_repeating(request, error, failures):
                         raise
 
@@ -228,11 +230,27 @@ class Driver:
 
     async def _aopened(self) -> AsyncConnectionPool:
         self._check_open()
+        loop = get_running_loop()
         if self._apool is None:
             # Opening gives way to other tasks only after it has taken effect for them too.
-            self._apool = AsyncConnectionPool(self._conninfo, **self._settings)
+            self._apool, self._loop = AsyncConnectionPool(self._conninfo, **self._settings), loop
             await self._apool.open()
+        elif self._loop is not loop:
+            raise BackendError(
+                f"{self.shown} was opened in another event loop; call aconnect() in each"
+            )
         return self._apool
+
+    @asynccontextmanager
+    async def _alent(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        pool = await self._aopened()
+        connection = await pool.getconn()
+        try:
+            async with connection:
+                yield connection
+        finally:
+            # A task that is cancelled while it gives its connection back would keep it for good.
+            await shield(pool.putconn(connection))
 
     def _check_open(self) -> None:
         if self._closed:
