@@ -217,7 +217,8 @@ class Driver:
     async def aclose(self) -> None:
         """Close the tasks' pool."""
         self._closed, pool, self._apool = True, self._apool, None
-        if pool is not None:
+        # With a loop that has ended its connections have, too.
+        if pool is not None and self._loop is not None and not self._loop.is_closed():
             await pool.close()
 
     def _opened(self) -> ConnectionPool:
