@@ -15,6 +15,11 @@ settings.load_profile("nestvec")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
     parser.addoption(
+        "--pg-pooled",
+        action="store_true",
+        help="what --pg-dsn names is a pooler of transactions, such as PgBouncer",
+    )
+    parser.addoption(
         "--qdrant-url",
         help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
         "tests make are deleted there",
@@ -26,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     postgres.dsn = config.getoption("--pg-dsn")
+    if config.getoption("--pg-pooled"):
+        postgres.settings["pgbouncer"] = True
     if url := config.getoption("--qdrant-url"):
         qdrant.use(url)
 

@@ -79,7 +79,8 @@ class Engine:
 
     def connect(self, **settings: Any) -> Any:
         """Return an open store, or one that looks like it; closed after the test."""
-        store: Any = self._connect(settings)
+        own = postgres.settings if self.name == "postgres" else {}
+        store: Any = self._connect(own | settings)
         self.opened.append(store)
         return store
 

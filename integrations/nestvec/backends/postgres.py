@@ -170,8 +170,9 @@ class PostgresBackend(Backend):
             if isinstance(error, Unavailable):
                 raise
             raise BackendError(
-                f"{error}. pgvector is not in this database and could not be put there; ask an "
-                "administrator to install pgvector and to run CREATE EXTENSION vector"
+                f"{self.url}: pgvector is not in this database and could not be put there "
+                f"({str(error.__cause__).splitlines()[0]}); ask an administrator to install it on the server, and to "
+                "run CREATE EXTENSION vector in this database"
             ) from error.__cause__
 
     # Writing
