@@ -28,6 +28,9 @@ ENGINES: dict[str, Callable[[Path], str]] = {
     "postgres": lambda _: postgres.place(),
 }
 
+#: engine → what its stores are opened with besides.
+SETTINGS: dict[str, dict[str, Any]] = {"postgres": postgres.settings}
+
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
 #: says so when it no longer does.
 LACKS: dict[str, set[str]] = {"postgres": {"int8", "turbo"}, "qdrant": qdrant.lacks}
@@ -79,8 +82,7 @@ class Engine:
 
     def connect(self, **settings: Any) -> Any:
         """Return an open store, or one that looks like it; closed after the test."""
-        own = postgres.settings if self.name == "postgres" else {}
-        store: Any = self._connect(own | settings)
+        store: Any = self._connect(SETTINGS.get(self.name, {}) | settings)
         self.opened.append(store)
         return store
 

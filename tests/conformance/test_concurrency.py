@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Record
 
 from ..vectors import nested_vectors, records
-from .engines import ENGINES
+from .engines import ENGINES, SETTINGS
 
 ROWS = nested_vectors(60, 8)
 WRITERS, READERS, ROUNDS = 2, 6, 40
@@ -30,7 +30,9 @@ def check(hits: list[nestvec.Hit]) -> None:
 
 
 def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
-    with nestvec.connect(ENGINES[engine_name](tmp_path), dims=(2, 4), dim=8) as store:
+    url = ENGINES[engine_name](tmp_path)
+    own = SETTINGS.get(engine_name, {})
+    with nestvec.connect(url, dims=(2, 4), dim=8, **own) as store:
         store.add_records(records(ROWS))
 
         def write(writer: int) -> None:
@@ -56,7 +58,8 @@ def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
 def test_tasks_share_an_async_store(engine_name: str, tmp_path: Any) -> None:
     async def main() -> None:
         url = ENGINES[engine_name](tmp_path)
-        async with await nestvec.aconnect(url, dims=(2, 4), dim=8) as store:
+        own = SETTINGS.get(engine_name, {})
+        async with await nestvec.aconnect(url, dims=(2, 4), dim=8, **own) as store:
             await store.add_records(records(ROWS))
 
             async def write(writer: int) -> None:

@@ -94,22 +94,21 @@ class PostgresBackend(Backend):
         pgvector, _, heads = yield from self._look()
         if not heads:
             return None
-        (rows,) = yield Apart(self._heads.read(self.collection))
+        (rows,) = yield Query(self._heads.read(self.collection))
         if not rows:
             return None
         head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
         self._take(head, pgvector)
         try:
-            (rows,) = yield Apart(self._table.has(1))
+            ((some,),), indexes = yield Query(self._table.has(1), self._table.indexes())
         except CollectionMissing as error:
             raise CollectionDamaged(
                 f"{self.url} records a collection {self.collection!r} whose table is gone; restore "
                 f"the table, or delete the collection's row of {HEADS}"
             ) from error.__cause__
-        self._straight = not rows[0][0]
-        (rows,) = yield Apart(self._table.indexes())
+        self._straight = not some
         wanted = self._table.index_name(head.nesting.fields[0])
-        self._indexed = any(row[0] == wanted and row[2] for row in rows)
+        self._indexed = any(row[0] == wanted and row[2] for row in indexes)
         return head
 
     def _look(self) -> Flow[tuple[Pgvector | None, bool, bool]]:
@@ -171,8 +170,8 @@ class PostgresBackend(Backend):
                 raise
             raise BackendError(
                 f"{self.url}: pgvector is not in this database and could not be put there "
-                f"({str(error.__cause__).splitlines()[0]}); ask an administrator to install it on the server, and to "
-                "run CREATE EXTENSION vector in this database"
+                f"({str(error.__cause__).splitlines()[0]}); ask an administrator to install it on "
+                "the server, and to run CREATE EXTENSION vector in this database"
             ) from error.__cause__
 
     # Writing
