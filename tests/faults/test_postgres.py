@@ -444,6 +444,35 @@ def test_a_timeout_of_the_server_has_a_name(
         assert other.count() == 400  # the connection is as good as before
 
 
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_statement_that_could_not_be_prepared_is_prepared_again(
+    store: Store, url: str, colour: str
+) -> None:
+    """psycopg 3.3 believes that it was, and asks for what the server does not know."""
+
+    async def searches(store: AsyncStore, times: int) -> list[Any]:
+        return [await store.search(ROWS[0]) for _ in range(times)]
+
+    loop = asyncio.new_event_loop()
+    hurried = postgres.with_options(url, options="-c lock_timeout=100")
+    with connect(hurried, pool_size=1) as other, postgres.admin() as connection:
+        awaited = other.as_async()
+
+        def search(times: int) -> list[Any]:
+            if colour == "async":
+                return loop.run_until_complete(searches(awaited, times))
+            return [other.search(ROWS[0]) for _ in range(times)]
+
+        search(5)  # the sixth is prepared
+        with connection.transaction():
+            connection.execute(f"LOCK TABLE {SCHEMA}.docs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(BackendError, match="lock timeout"):
+                search(1)
+        assert search(2) == [store.search(ROWS[0])] * 2
+        loop.run_until_complete(awaited.close())
+    loop.close()
+
+
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Any) -> None:
     started = time.monotonic()
     with pytest.raises(Unavailable, match="no_such"):

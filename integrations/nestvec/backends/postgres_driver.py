@@ -177,7 +177,7 @@ class Driver:
                     if isinstance(request, Apart):
                         with psycopg.connect(self._conninfo, **self._arguments) as connection:
                             return _one_by_one(connection, request)
-                    with self._opened().connection() as connection:
+                    with self._lent() as connection:
                         return _perform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
@@ -242,6 +242,15 @@ class Driver:
             )
         return self._apool
 
+    @contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._opened().connection() as connection:
+            try:
+                yield connection
+            except psycopg.errors.InvalidSqlStatementName:
+                connection.close()  # what else it takes for prepared may not be, either
+                raise
+
     @asynccontextmanager
     async def _alent(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         pool = await self._aopened()
@@ -249,6 +258,9 @@ class Driver:
         try:
             async with connection:
                 yield connection
+        except psycopg.errors.InvalidSqlStatementName:
+            await connection.close()
+            raise
         finally:
             # A task that is cancelled while it gives its connection back would keep it for good.
             await shield(pool.putconn(connection))
@@ -296,7 +308,8 @@ def _lost(error: psycopg.Error) -> bool:
 def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:
     if isinstance(request, Apart):
         return False
-    if (error.sqlstate or "").startswith("40"):  # a deadlock: rolled back, nothing was done
+    # A deadlock, or what was not prepared: rolled back, nothing was done.
+    if (error.sqlstate or "").startswith(("40", _NOT_PREPARED)):
         return failures < _ROUNDS
     return bool(request.reads) and _lost(error) and failures == 1
 
@@ -305,7 +318,9 @@ def _message(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip()
 
 
-#: Where a prepared statement is missing, or there already, it was prepared in another session.
+#: psycopg takes a statement for prepared also where its pipeline broke off before; and behind a
+#: pooler it was prepared in another session.
+_NOT_PREPARED = "26000"
 _POOLED = "; behind a pooler of transactions, such as PgBouncer, connect with pgbouncer=True"
 
 
@@ -314,7 +329,7 @@ def _advice(error: psycopg.Error) -> str:
         "57014": "; simplify the query or raise statement_timeout",
         "55P03": "; another session holds the table, try again or raise lock_timeout",
         "42501": "; ask for the right, or choose a schema of your own with ?schema=",
-        "26000": _POOLED,
+        _NOT_PREPARED: _POOLED,
         "42P05": _POOLED,
     }
     return advice.get(error.sqlstate or "", "")

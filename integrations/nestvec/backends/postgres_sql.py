@@ -268,7 +268,7 @@ class Table:
     def upsert(self, rows: Iterable[Row]) -> list[Statement]:
         """Add rows, or replace what has their ids.
 
-        They go in the order of their ids, so that two writers seldom wait for each other in a
+        They go in the order of their ids, so that two writers do not wait for each other in a
         circle. A document that is already there just so is left alone: no dead row, no work for
         the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
         """
@@ -277,7 +277,6 @@ class Table:
         sql = SQL(
             "INSERT INTO {table} AS kept ({names}) SELECT * FROM"
             " unnest(%b::text[], %b::text[], %b::jsonb[], %b::{kind}[]) AS given ({names})"
-            ' ORDER BY id COLLATE "C"'
             " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
             ' "full" = excluded."full"'
             " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
@@ -286,7 +285,8 @@ class Table:
             table=self.table, names=self._NAMES, kind=self._of_pgvector(kind),
             vectors=name(self.pgvector.schema),
         )  # fmt: skip
-        return [Statement(sql, columns) for columns in arrays(rows, self.pgvector.oids[kind])]
+        parts = arrays(sorted(rows), self.pgvector.oids[kind])
+        return [Statement(sql, columns) for columns in parts]
 
     def delete(self, condition: Statement) -> Statement:
         sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
