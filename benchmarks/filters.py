@@ -108,7 +108,8 @@ def measure(store: Store, given: Data, case: Case, rounds: int) -> dict[str, Any
     found = [store.search(given.queries[q], K, where=case.where) for q in case.queries]
     hits = [len({hit.id for hit in some} & ids) for some, ids in zip(found, truth, strict=True)]
     asked = np.resize(case.queries, rounds)
-    filtered, plain = [], []
+    filtered: list[float] = []
+    plain: list[float] = []
     for n, q in enumerate(asked):
         for times, where in [(filtered, case.where), (plain, None)][:: 1 if n % 2 else -1]:
             started = time.perf_counter()
@@ -133,13 +134,10 @@ def measure(store: Store, given: Data, case: Case, rounds: int) -> dict[str, Any
 
 def place(engine: str, directory: Path) -> str:
     """Return the URL of a new place in an engine."""
-    if engine == "postgres":
-        from postgres import own_server
-
-        return own_server(directory / "pg")
     return {
         "memory": "memory:",
         "edge": f"edge:{directory / 'edge'}",
+        "postgres": f"postgresql+embedded:{directory / 'pg'}",
         "qdrant+local": "qdrant+local::memory:",
     }.get(engine, engine)
 
