@@ -15,8 +15,8 @@ from .errors import FilterError, RecordError
 from .records import MAX_DEPTH, plain
 
 __all__ = [
-    "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable", "fold",
-    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
+    "MAX_TEXT", "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable",
+    "fold", "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
     "values", "variants", "words",
 ]  # fmt: skip
 
@@ -155,11 +155,20 @@ def checked_value(key: str, value: object) -> Scalar:
     return stored  # type: ignore[no-any-return]
 
 
-def checked_text(key: str, given: object) -> str:
+#: The longest text to look for; a regular expression of much more is too complex for Postgres.
+MAX_TEXT = 10_000
+
+
+def checked_text(key: str, given: object, most: int = MAX_TEXT) -> str:
     """Return a string to look for. Raises FilterError."""
     text = checked_value(key, given)
     if not isinstance(text, str):
         raise FilterError(f"key {short(key)}: text is a string, got {short(given)}")
+    if len(text) > most:
+        raise FilterError(
+            f"key {short(key)}: a text to look for has at most {most:,} characters, got "
+            f"{len(text):,}"
+        )
     return text
 
 
@@ -270,7 +279,8 @@ def pattern(text: str) -> list[list[str | None]]:
     chars = iter(text)
     for char in chars:
         if char == "%":
-            pieces.append([])
+            if pieces[-1] or len(pieces) == 1:  # %% is %
+                pieces.append([])
         elif char == "\\":
             following = next(chars, None)
             if following is None:
