@@ -17,9 +17,9 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 from .errors import FilterError, RecordError
 from .filter_values import (
-    MAX_TEXT,
     Scalar,
     checked_key,
+    checked_pattern,
     checked_text,
     checked_value,
     comparable,
@@ -345,13 +345,7 @@ class Like(Keyed):
 
     def __post_init__(self) -> None:
         Keyed.__post_init__(self)
-        # With room for the escapes and the two % of contains_text.
-        pattern = checked_text(self.key, self.pattern, 2 * MAX_TEXT + 2)
-        object.__setattr__(self, "pattern", pattern)
-        try:
-            matcher(pattern, self.ignore_case)
-        except FilterError as error:
-            raise FilterError(f"key {short(self.key)}: {error}") from None
+        object.__setattr__(self, "pattern", checked_pattern(self.key, self.pattern))
 
     def holds(self, stored: Any) -> bool:
         return isinstance(stored, str) and matcher(self.pattern, self.ignore_case)(stored)

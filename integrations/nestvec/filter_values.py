@@ -15,9 +15,9 @@ from .errors import FilterError, RecordError
 from .records import MAX_DEPTH, plain
 
 __all__ = [
-    "MAX_TEXT", "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable",
-    "fold", "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
-    "values", "variants", "words",
+    "Scalar", "Step", "checked_key", "checked_pattern", "checked_text", "checked_value",
+    "comparable", "fold", "instant", "is_word", "matcher", "path", "pattern", "scalars", "short",
+    "spelled", "values", "variants", "words",
 ]  # fmt: skip
 
 #: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
@@ -156,20 +156,40 @@ def checked_value(key: str, value: object) -> Scalar:
 
 
 #: The longest text to look for; a regular expression of much more is too complex for Postgres.
-MAX_TEXT = 10_000
+_MAX_TEXT = 4_000
 
 
-def checked_text(key: str, given: object, most: int = MAX_TEXT) -> str:
+def checked_text(key: str, given: object) -> str:
     """Return a string to look for. Raises FilterError."""
+    text = _string(key, given)
+    _check_length(key, len(text))
+    return text
+
+
+def checked_pattern(key: str, given: object) -> str:
+    """Return a LIKE pattern. Raises FilterError."""
+    text = _string(key, given)
+    try:
+        pieces = pattern(text)
+    except FilterError as error:
+        raise FilterError(f"key {short(key)}: {error}") from None
+    _check_length(key, sum(map(len, pieces)) + max(0, len(pieces) - 3))
+    return text
+
+
+def _string(key: str, given: object) -> str:
     text = checked_value(key, given)
     if not isinstance(text, str):
         raise FilterError(f"key {short(key)}: text is a string, got {short(given)}")
-    if len(text) > most:
-        raise FilterError(
-            f"key {short(key)}: a text to look for has at most {most:,} characters, got "
-            f"{len(text):,}"
-        )
     return text
+
+
+def _check_length(key: str, length: int) -> None:
+    if length > _MAX_TEXT:
+        raise FilterError(
+            f"key {short(key)}: a text to look for has at most {_MAX_TEXT:,} characters, got "
+            f"{length:,}"
+        )
 
 
 def _moment(value: date) -> datetime:

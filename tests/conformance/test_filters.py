@@ -115,7 +115,7 @@ def test_hostile_keys_and_values_are_only_keys_and_values(stocked: Stocked, host
     everywhere = [
         F(quoted) == hostile, F(quoted) >= hostile, F(quoted).in_([hostile, 1]), F(quoted).exists(),
         F(f"in.{quoted}") == hostile, F(f"in.{quoted}[]") == hostile, F(f"in.{quoted}") >= 1,
-        F(quoted).contains_text(hostile), F(quoted).ilike("%"), ~F(quoted).is_empty(),
+        F(quoted).contains_text(hostile[:4_000]), F(quoted).ilike("%"), ~F(quoted).is_empty(),
         F.id_in(["hostile", hostile[:512] or "x"]),
     ]  # fmt: skip
     for store in stocked.stores.values():
