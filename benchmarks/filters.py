@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,12 @@ def measure(store: Store, given: Data, case: Case, rounds: int) -> dict[str, Any
 
 def place(engine: str, directory: Path) -> str:
     """Return the URL of a new place in an engine."""
+    if engine == "postgres":
+        url: str = import_module("postgres").own_server(directory / "pg")  # beside this file
+        return url
     return {
         "memory": "memory:",
         "edge": f"edge:{directory / 'edge'}",
-        "postgres": f"postgresql+embedded:{directory / 'pg'}",
         "qdrant+local": "qdrant+local::memory:",
     }.get(engine, engine)
 
