@@ -358,10 +358,8 @@ class Like(Keyed):
 
 
 def leaves(where: Filter) -> Iterator[Filter]:
-    """Yield the conditions that a filter combines."""
-    if isinstance(where, Not):
-        yield from leaves(where.part)
-    elif isinstance(where, (And, Or)):
+    """Yield the conditions that a filter combines by And and Or."""
+    if isinstance(where, (And, Or)):
         for part in where.parts:
             yield from leaves(part)
     else:

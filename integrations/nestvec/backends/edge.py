@@ -32,6 +32,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
@@ -47,6 +48,7 @@ from .point_filters import (
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
     lacks_hits,
@@ -254,6 +256,9 @@ class EdgeBackend(Backend):
         schema = getattr(qe.PayloadSchemaType, INDEXES[kind].capitalize())
         yield Call("update", (qe.UpdateOperation.create_field_index(written, schema),))
         self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
 
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes)

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
+from ..filter_nodes import Keyed
 from ..filter_values import Step, path, pattern, spelled
 from ..filters import (
     And,
@@ -39,10 +40,11 @@ from ..filters import (
 from ..flow import Flow
 from ..funnel import Plan
 from ..records import FilterTrace, Record
+from .base import index_kind
 
 __all__ = [
     "INDEXES", "Bounds", "Condition", "Dialect", "acorn_below", "bounds", "decided", "filtered",
-    "incomplete", "indexable", "json_path", "keys_of", "lacks_hits", "written",
+    "incomplete", "index_for", "indexable", "json_path", "keys_of", "lacks_hits", "written",
 ]  # fmt: skip
 
 Condition = Mapping[str, Any]
@@ -414,6 +416,14 @@ def indexable(key: str, root: str = "metadata") -> str:
     if (made := json_path(key, root)) is None:
         raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed here")
     return made
+
+
+def index_for(condition: Keyed, root: str = "metadata") -> str | None:
+    """Return the kind of index that would serve a condition, None where none can."""
+    kind = index_kind(condition)
+    if kind is None or json_path(condition.key, root) is None:
+        return None
+    return None if kind == "str" and not isinstance(condition, (Eq, In)) else kind
 
 
 def keys_of(indexes: Mapping[str, str], root: str = "metadata") -> dict[str, str]:

@@ -17,6 +17,7 @@ from ..errors import (
     NestingError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -30,6 +31,7 @@ from .postgres_indexes import (
     by_graph,
     explain,
     filter_trace,
+    index_for,
     read_comments,
 )
 from .postgres_options import PostgresOptions, check_name
@@ -354,6 +356,9 @@ class PostgresBackend(Backend):
         indexes = MetadataIndexes(self._table)
         (rows,) = yield Query(indexes.found())
         yield Apart(*self._build_settings(), *indexes.drop_broken(rows), *statements)
+
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
 
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         (rows,) = yield Query(MetadataIndexes(self._table).found())

@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from ..filter_nodes import Keyed
 from ..filter_values import path
+from ..filters import Eq, In
 from ..records import FilterTrace
+from .base import index_kind
 from .postgres_driver import SQL, Composed, Literal, Statement
 from .postgres_filters import ordered
 from .postgres_sql import Table, name
 from .postgres_wire import escape
 
-__all__ = ["MetadataIndexes", "by_graph", "explain", "filter_trace", "read_comments"]
+__all__ = ["MetadataIndexes", "by_graph", "explain", "filter_trace", "index_for", "read_comments"]
 
 #: The key under which the index on all of metadata is listed, and what it serves.
 GIN = ("*", "==")
@@ -107,6 +110,13 @@ def read_comments(rows: list[tuple[Any, ...]]) -> dict[str, tuple[str, str]]:
             about = json.loads(comment)["nestvec"]
             told[made] = (about["key"], about["kind"])
     return told
+
+
+def index_for(condition: Keyed) -> str | None:
+    """Return the kind of index that would serve a condition, None where none can."""
+    kind = index_kind(condition)
+    ordered = kind == "datetime" or not isinstance(condition, (Eq, In))
+    return None if ordered and None in path(condition.key) else kind
 
 
 def explain(search: Statement) -> Statement:

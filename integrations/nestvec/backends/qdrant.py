@@ -22,6 +22,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -38,6 +39,7 @@ from .point_filters import (
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
     lacks_hits,
@@ -86,6 +88,7 @@ class QdrantBackend(Backend):
         self.url, self.collection = url, collection
         self._options = options
         self._local = url.startswith("qdrant+local:")
+        self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._names: list[str] = []
         self._drift = False
@@ -399,6 +402,9 @@ class QdrantBackend(Backend):
                 "create_payload_index", field_name=written, field_schema=INDEXES[kind], wait=True
             )
         self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition, self._layout.root)
 
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes, self._layout.root)
