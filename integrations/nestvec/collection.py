@@ -12,7 +12,6 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 from .backends.base import KINDS, Backend, Head
@@ -326,7 +325,7 @@ class Collection:
             served = yield from self.backend.filtering(queries, steps, where)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
-            _warnings(where, served),
+            _warnings(where, served, self.backend),
         )  # fmt: skip
 
     def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
@@ -446,27 +445,23 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
         raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
 
 
-def _warnings(where: Filter | None, served: FilterTrace | None) -> tuple[str, ...]:
+def _warnings(
+    where: Filter | None, served: FilterTrace | None, backend: Backend
+) -> tuple[str, ...]:
     """Return what makes a filter slow, and what to do."""
     if where is None or served is None or served.read <= MANY:
         return ()
+    slow = f"the filter reads about {served.read:,} documents in each query; "
+    if not backend.indexes_metadata:
+        return (f"{slow}this engine has no indexes: take edge: or a server for so many",)
     calls = [
-        f"store.index_metadata({leaf.key!r}, {_kind(leaf)!r})"
+        f"store.index_metadata({leaf.key!r}, {kind!r})"
         for leaf in leaves(where)
-        if isinstance(leaf, Keyed) and leaf.key not in served.indexes
+        if isinstance(leaf, Keyed) and (kind := backend.index_for(leaf))
     ]
-    advice = " or ".join(dict.fromkeys(calls)) or "a condition on an indexed key beside it"
-    return (f"the filter reads about {served.read:,} documents in each query; try {advice}",)
-
-
-def _kind(leaf: Any) -> str:
-    """Return the kind of index that a condition would need."""
-    value = next(
-        (getattr(leaf, name) for name in ("value", "low") if hasattr(leaf, name)),
-        next(iter(getattr(leaf, "values", ("",)))),
-    )
-    kinds: dict[type, str] = {bool: "bool", int: "int", float: "float", datetime: "datetime"}
-    return kinds.get(type(value), "str")
+    if calls:
+        return (f"{slow}try {' or '.join(dict.fromkeys(calls))}",)
+    return (f"{slow}no index can serve it here: put a condition beside it that one can",)
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:
