@@ -11,7 +11,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from operator import methodcaller
 from typing import Any
@@ -32,6 +40,7 @@ from .errors import (
     ConfigError,
     EmbedderError,
     MissingExtra,
+    NestvecError,
     RecordError,
 )
 from .filter_forms import as_filter
@@ -198,17 +207,19 @@ def _record(node: Any) -> Record:
     return Record(node.node_id, node.get_content(), {**node.metadata, REST: rest}, node.embedding)
 
 
-def _packed(node: BaseNode) -> str:
-    """Return as JSON what a record has no place for; fields that have their default are left out.
+def _packed(node: BaseNode, whole: bool = False) -> str:
+    """Return as JSON what a record has no place for, or the whole of a node.
 
-    Raises RecordError.
+    Fields that have their default are left out. Raises RecordError.
     """
     text = node.get_content()
-    apart: dict[str, Any] = dict.fromkeys(("id_", "embedding", "metadata", "obj"), True)
-    if getattr(node, "text", None) == text:
-        apart["text"] = True
-    if isinstance(node, Node) and text:
-        apart["text_resource"] = {"text"}
+    apart: dict[str, Any] = {"obj": True} if isinstance(node, IndexNode) else {}
+    if not whole:
+        apart |= dict.fromkeys(("id_", "embedding", "metadata"), True)
+        if getattr(node, "text", None) == text:
+            apart["text"] = True
+        if isinstance(node, Node) and text:
+            apart["text_resource"] = {"text"}
     try:
         written = node.model_dump_json(exclude=apart, exclude_defaults=True)
     except ValueError as error:
@@ -220,8 +231,8 @@ def _packed(node: BaseNode) -> str:
             resource = getattr(node, name)
             if isinstance(resource, MediaResource) and resource.data is not None:
                 further[name] = {"data": resource.data.decode("latin-1")}
-    if isinstance(node, IndexNode):
-        further["obj"] = _packed_object(node)
+    if isinstance(node, IndexNode) and node.obj is not None:
+        further["obj"] = _packed_object(node.obj)
     if not further:
         return written
     fields = json.loads(written)
@@ -233,14 +244,11 @@ def _over(fields: Mapping[str, Any], name: str, new: Any) -> Any:
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-def _packed_object(node: IndexNode) -> Any:
-    """Return what an IndexNode leads to: a node as it is packed, or anything that is JSON."""
-    found = node.obj
-    if isinstance(found, BaseNode):
-        metadata = json.loads(found.model_dump_json(include={"metadata"}))["metadata"]
-        return {"node": _packed(found), "id": found.node_id, "text": found.get_content(),
-                "metadata": metadata}  # fmt: skip
-    return {"json": found.model_dump(mode="json") if hasattr(found, "model_dump") else found}
+def _packed_object(obj: Any) -> dict[str, Any]:
+    """Return what an IndexNode leads to, a node or anything that is JSON, as JSON."""
+    if isinstance(obj, BaseNode):
+        return {"node": _packed(obj, whole=True)}
+    return {"json": obj.model_dump(mode="json") if hasattr(obj, "model_dump") else obj}
 
 
 def _order(value: Any) -> Any:
@@ -268,7 +276,9 @@ def _node(found: Hit | Record) -> BaseNode:
         return TextNode(id_=found.id, text=found.text, metadata=metadata)
     try:
         metadata = _ordered(metadata, json.loads(rest["order"]))
-        return _unpacked(rest["node"], found.id, found.text, metadata)
+        return _unpacked(rest["node"], found.text, id_=found.id, metadata=metadata)
+    except NestvecError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise CollectionDamaged(
             f"record {found.id!r}: {REST!r} in its metadata is not what was written there "
@@ -276,22 +286,17 @@ def _node(found: Hit | Record) -> BaseNode:
         ) from error
 
 
-def _unpacked(written: str, id: str, text: str, metadata: dict[str, Any]) -> BaseNode:
-    fields = json.loads(written)
+def _unpacked(written: str, text: str = "", **own: Any) -> BaseNode:
+    fields = json.loads(written) | own
     kind = _kind(fields.pop("class_name"))
-    fields |= {"id_": id, "metadata": metadata}
     if not issubclass(kind, Node):
         fields.setdefault("text", text)
     elif text:
         fields["text_resource"] = {**(fields.get("text_resource") or {}), "text": text}
-    obj = fields.pop("obj", None)
+    obj = fields.pop("obj", None) if issubclass(kind, IndexNode) else None
     node = kind(**fields)
     if isinstance(node, IndexNode) and obj is not None:
-        node.obj = (
-            obj["json"]
-            if "json" in obj
-            else _unpacked(obj["node"], obj["id"], obj["text"], obj["metadata"])
-        )
+        node.obj = _unpacked(obj["node"]) if "node" in obj else obj["json"]
     return node
 
 
@@ -346,11 +351,10 @@ def _nodes_deleted(
         yield methodcaller("delete", node_ids)
         return
     where = _meant(filters)
-    if not any(leaves(where)):
+    if next(leaves(where), None) is None:
         raise RecordError("filters has no condition; nothing was deleted. clear() deletes all")
-    if node_ids is not None:
-        where = And((F.id_in(node_ids), where))
-    yield methodcaller("delete", where=where)
+    ids = None if node_ids is None else list(node_ids)
+    yield methodcaller("delete", where=_all(where, _among(F.id_in, ids)))
 
 
 def _cleared() -> Flow[None]:
@@ -366,17 +370,16 @@ def _got(
     Ids that there are not are left out. With `embeddings=True` each node has its full vector, of
     unit length.
     """
-    if filters is None and node_ids is not None:
-        records = yield methodcaller("get", node_ids, vectors=embeddings)
+    ids = None if node_ids is None else list(node_ids)
+    where = None if filters is None else _meant(filters)
+    if ids is not None and where is None:
+        records = yield methodcaller("get", ids, vectors=embeddings)
     else:
-        where = None if filters is None else _meant(filters)
-        ids = None if node_ids is None else list(node_ids)
-        if ids is not None:
-            where = F.id_in(ids) if where is None else And((F.id_in(ids), where))
+        where = _all(where, _among(F.id_in, ids))
         records = yield methodcaller("scan", where, vectors=embeddings)
-        if ids is not None:
-            found = {record.id: record for record in records}
-            records = [found[id] for id in ids if id in found]
+    if ids is not None:
+        found = {record.id: record for record in records}
+        records = [found[id] for id in ids if id in found]
     nodes = []
     for record in records:
         nodes.append(_node(record))
@@ -460,15 +463,24 @@ def _mmr(k: int, threshold: Any, factor: Any, fetch_k: Any) -> tuple[int, float]
 
 def _restricted(query: VectorStoreQuery) -> Filter | None:
     """Return what a query's documents, nodes and filters limit it to."""
-    parts: list[Filter] = []
-    if query.doc_ids is not None:
-        parts.append(F(REF_DOC_ID).in_(query.doc_ids))
-    # VectorIndexRetriever gives an empty list where the index keeps no nodes of its own.
-    if query.node_ids:
-        parts.append(F.id_in(query.node_ids))
-    if query.filters is not None:
-        parts.append(_meant(query.filters))
-    return And(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
+    return _all(
+        _among(F(REF_DOC_ID).in_, query.doc_ids),
+        # VectorIndexRetriever gives an empty list where the index keeps no nodes of its own.
+        _among(F.id_in, query.node_ids or None),
+        None if query.filters is None else _meant(query.filters),
+    )
+
+
+def _among(one_of: Callable[[Sequence[str]], Filter], given: Sequence[str] | None) -> Filter | None:
+    """Return the filter that something is one of those given, which nothing is of none."""
+    if given is None:
+        return None
+    return one_of(given) if given else Or(())
+
+
+def _all(*given: Filter | None) -> Filter | None:
+    parts = tuple(part for part in given if part is not None)
+    return And(parts) if len(parts) > 1 else parts[0] if parts else None
 
 
 #: The names that other stores give the id of the source document among the metadata.
