@@ -19,7 +19,7 @@ from collections.abc import (
 from dataclasses import asdict
 from functools import wraps
 from operator import methodcaller
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -45,15 +45,15 @@ T = TypeVar("T")
 class Stores:
     """A collection in both colours, and what performs flows on it.
 
-    The AsyncStore serves the event loop that first awaits something of it, since its connections
-    belong to that loop. In any other loop, such as one that a framework makes for a single call,
-    the Store does the work in a thread.
+    Asynchronous connections belong to one event loop. That is the loop that an AsyncStore was
+    given in, else the main thread's when it first awaits something. In any other loop, such as
+    those that a framework makes for a single call, the Store does the work in a thread.
     """
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
         self.store = store.as_sync() if isinstance(store, AsyncStore) else store
         self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
-        self._loop: Any = None
+        self._loop = _running() if astore or isinstance(store, AsyncStore) else None
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow whose requests are calls of the store; return what it returns."""
@@ -61,9 +61,9 @@ class Stores:
 
     async def arun(self, flow: Flow[T]) -> T:
         """Drive a flow as `run` does, without blocking the event loop."""
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if loop is self._loop:
+        if self._loop is None and current_thread() is main_thread():
+            self._loop = _running()
+        if self._loop is _running():
             return await arun(flow, self._asend)
         return await asyncio.to_thread(self.run, flow)
 
@@ -78,25 +78,24 @@ class Stores:
         return await answer
 
     def close(self) -> None:
-        """Let go of the engine; where an event loop runs, of what is blocking only."""
+        """Let go of the engine; while an event loop runs, of what is blocking only."""
         self.store.close()
         loop = self._loop
-        idle = loop is not None and not loop.is_running() and not loop.is_closed()
-        if idle and not _in_a_loop():
+        if loop is not None and not loop.is_closed() and not loop.is_running() and not _running():
             loop.run_until_complete(self.astore.close())
 
     async def aclose(self) -> None:
         """Let go of the engine in both colours."""
-        await self.astore.close()
+        if self._loop in (None, _running()):
+            await self.astore.close()
         await asyncio.to_thread(self.store.close)
 
 
-def _in_a_loop() -> bool:
+def _running() -> asyncio.AbstractEventLoop | None:
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 def blocking(flow: Callable[P, Flow[T]]) -> Callable[Concatenate[Any, P], T]:

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
 )
+from pydantic import AnyUrl
 
 import nestvec
 from nestvec import (
@@ -131,11 +133,13 @@ def every_kind() -> list[BaseNode]:
         ImageDocument(id_="picture", text="seen", image=b"\x00\xffbytes", image_mimetype="a/b"),
         Node(
             id_="mixed",
-            text_resource=MediaResource(text="words", mimetype="text/html", path="/page.html"),
+            text_resource=MediaResource(
+                text="words", mimetype="text/html", path=Path("/page.html")
+            ),
             audio_resource=MediaResource(data=b"\x01\xfe", mimetype="audio/mpeg"),
-            video_resource=MediaResource(url="https://host/film.mp4"),
+            video_resource=MediaResource(url=AnyUrl("https://host/film.mp4")),
         ),
-        Node(id_="no text", image_resource=MediaResource(path="/cat.png")),
+        Node(id_="no text", image_resource=MediaResource(path=Path("/cat.png"))),
         Node(id_="empty text", text_resource=MediaResource(text="")),
         Clip(id_="clip", text="a film", seconds=12.5, obj="mine"),
     ]
@@ -515,7 +519,7 @@ async def test_filters_mean_what_simple_vector_store_means(
     for each in PLAIN:
         expected = simple.query(ask("text", filters=each))
         result = await both.query(ask("text", filters=each), funnel="exact")
-        assert set(result.ids) == set(expected.ids), each
+        assert set(result.ids) == set(expected.ids or ()), each
         assert {node.node_id for node in await both.get_nodes(filters=each)} == set(result.ids)
 
 
@@ -644,7 +648,6 @@ async def test_to_dict_and_back(url: str) -> None:
     )
     await vector_store.async_add(nodes())
     told = vector_store.to_dict()
-    assert NestedVectorStore.from_dict
     await vector_store.aclose()
     again = NestedVectorStore.from_dict(told, url=url, embedder=WordEmbedding())
     assert again.to_dict() == told
