@@ -201,7 +201,10 @@ def _record(node: Any) -> Record:
             f"node {node.node_id!r}: metadata has {REST!r}, where the rest of a node is kept; "
             "rename the key"
         )
-    rest = {"node": _packed(node), "order": json.dumps(_order(node.metadata))}
+    try:
+        rest = {"node": _packed(node), "order": json.dumps(_order(node.metadata))}
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
     if (ref_doc_id := node.ref_doc_id) is not None:
         rest["ref_doc_id"] = ref_doc_id
     return Record(node.node_id, node.get_content(), {**node.metadata, REST: rest}, node.embedding)
@@ -210,7 +213,7 @@ def _record(node: Any) -> Record:
 def _packed(node: BaseNode, whole: bool = False) -> str:
     """Return as JSON what a record has no place for, or the whole of a node.
 
-    Fields that have their default are left out. Raises RecordError.
+    Fields that have their default are left out. Raises ValueError or TypeError.
     """
     text = node.get_content()
     apart: dict[str, Any] = {"obj": True} if isinstance(node, IndexNode) else {}
@@ -220,10 +223,7 @@ def _packed(node: BaseNode, whole: bool = False) -> str:
             apart["text"] = True
         if isinstance(node, Node) and text:
             apart["text_resource"] = {"text"}
-    try:
-        written = node.model_dump_json(exclude=apart, exclude_defaults=True)
-    except ValueError as error:
-        raise RecordError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
+    written = node.model_dump_json(exclude=apart, exclude_defaults=True)
     further: dict[str, Any] = {}
     if isinstance(node, Node):
         # LlamaIndex leaves the bytes of images, sounds and films out of what it writes.

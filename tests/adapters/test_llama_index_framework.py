@@ -13,7 +13,7 @@ from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import (
     HierarchicalNodeParser,
-    SentenceSplitter,
+    TokenTextSplitter,
     get_leaf_nodes,
 )
 from llama_index.core.postprocessor import PrevNextNodePostprocessor, SimilarityPostprocessor
@@ -35,11 +35,12 @@ from .li import TEXTS, WordEmbedding
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
-    """Everything offline: words and a model that repeats its prompt."""
-    before = Settings._llm, Settings._embed_model
+    """Everything offline: words, a model that repeats its prompt, a splitter that needs no data."""
+    before = Settings._llm, Settings._embed_model, Settings._node_parser
     Settings.llm, Settings.embed_model = MockLLM(), WordEmbedding()
+    Settings.node_parser = TokenTextSplitter()
     yield
-    Settings._llm, Settings._embed_model = before
+    Settings._llm, Settings._embed_model, Settings._node_parser = before
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ async def test_an_index_node_leads_to_what_it_stands_for(vector_store: NestedVec
 
 
 async def test_nodes_beside_the_found_ones(vector_store: NestedVectorStore) -> None:
-    parser = SentenceSplitter(chunk_size=20, chunk_overlap=0, include_metadata=False)
+    parser = TokenTextSplitter(chunk_size=20, chunk_overlap=0, include_metadata=False)
     long = Document(text=" ".join(f"{text} every day of the year." for text in TEXTS))
     nodes = parser.get_nodes_from_documents([long])
     docstore = SimpleDocumentStore()
@@ -192,7 +193,7 @@ def running(request: pytest.FixtureRequest) -> Any:
 
 async def test_a_pipeline_upserts(vector_store: NestedVectorStore, running: Any) -> None:
     pipeline = IngestionPipeline(
-        transformations=[SentenceSplitter(), WordEmbedding()],
+        transformations=[TokenTextSplitter(), WordEmbedding()],
         docstore=SimpleDocumentStore(),
         vector_store=vector_store,
         docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,
@@ -268,7 +269,10 @@ def test_fusion_where_no_loop_runs(url: str) -> None:
 
 
 async def test_leaves_merge_into_their_parents(vector_store: NestedVectorStore) -> None:
-    parser = HierarchicalNodeParser.from_defaults(chunk_sizes=[80, 20], chunk_overlap=0)
+    sizes = {f"of {n}": TokenTextSplitter(chunk_size=n, chunk_overlap=0) for n in (80, 20)}
+    parser = HierarchicalNodeParser.from_defaults(
+        node_parser_ids=list(sizes), node_parser_map=dict(sizes)
+    )
     text = " ".join(f"The {each} here every single day of the year." for each in TEXTS)
     all_nodes = parser.get_nodes_from_documents([Document(text=text)])
     leaves = get_leaf_nodes(all_nodes)

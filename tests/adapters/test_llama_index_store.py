@@ -456,16 +456,13 @@ SAMPLES: list[dict[str, Any]] = [
 
 PLAIN: list[MetadataFilters] = [
     filters(("year", "==", 2021)),
-    filters(("year", "!=", 2021)),
     filters(("year", ">", 2021), ("year", "<=", 2023)),
     filters(("year", "<", 2021), ("year", ">=", 2024), condition="or"),
     filters(("lang", "in", ["en", "fr"])),
-    filters(("lang", "nin", ["en", "fr"])),
     filters(("year", "in", [2020, 2024])),
     filters(("tags", "any", ["a", "c"])),
     filters(("tags", "all", ["a", "b"])),
     filters(("tags", "contains", "b")),
-    filters(("title", "text_match", "cat")),
     filters(("title", "text_match", "50% of_")),
     filters(("title", "text_match_insensitive", "CAT")),
     filters(("title", "==", 'cat\'s "cradle"; DROP TABLE docs --')),
@@ -479,7 +476,11 @@ PLAIN: list[MetadataFilters] = [
     filters(),
 ]
 
-NESTED: list[tuple[MetadataFilters, set[int]]] = [
+#: What SimpleVectorStore refuses, or answered differently before llama-index-core 0.14.
+KNOWN: list[tuple[MetadataFilters, set[int]]] = [
+    (filters(("year", "!=", 2021)), {0, 2, 3, 4, 5}),
+    (filters(("lang", "nin", ["en", "fr"])), {1, 4}),
+    (filters(("title", "text_match", "cat")), {4, 5}),
     (filters(("lang", "==", "en"), filters(("year", ">", 2021), ("year", "<", 2021),
              condition="or")), {0, 2}),
     (filters(filters(("lang", "==", "en")), filters(("year", ">=", 2023)), condition="or"),
@@ -523,9 +524,11 @@ async def test_filters_mean_what_simple_vector_store_means(
         assert {node.node_id for node in await both.get_nodes(filters=each)} == set(result.ids)
 
 
-async def test_filters_may_be_nested(sampled: tuple[Both, SimpleVectorStore]) -> None:
+async def test_filters_may_be_nested_and_keys_may_be_missing(
+    sampled: tuple[Both, SimpleVectorStore],
+) -> None:
     both, _ = sampled
-    for each, expected in NESTED:
+    for each, expected in KNOWN:
         result = await both.query(ask("text", filters=each))
         assert set(map(int, result.ids)) == expected, each
 
