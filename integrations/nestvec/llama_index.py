@@ -203,7 +203,7 @@ def _record(node: Any) -> Record:
         )
     try:
         rest = {"node": _packed(node), "order": json.dumps(_order(node.metadata))}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
     if (ref_doc_id := node.ref_doc_id) is not None:
         rest["ref_doc_id"] = ref_doc_id
