@@ -10,6 +10,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from dataclasses import fields
 from functools import wraps
 from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -120,6 +121,7 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
         known = ", ".join(getattr(module, settings).__dataclass_fields__) or "none"
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
     made: Backend = getattr(module, backend)(url, collection, chosen)
+    made.options = chosen
     return made
 
 
@@ -173,6 +175,24 @@ class _Opened:
     def nesting(self) -> Nesting:
         """The fields of the collection, fewest bytes first, full last."""
         return self._collection.nesting
+
+    @property
+    def url(self) -> str:
+        """Where the collection is, without secrets."""
+        return self._collection.backend.url
+
+    @property
+    def collection(self) -> str:
+        """The name of the collection."""
+        return self._collection.backend.collection
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The engine's options that are not its defaults, without secrets."""
+        chosen = self._collection.backend.options
+        shown = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.repr}
+        usual = type(chosen)()
+        return {name: value for name, value in shown.items() if value != getattr(usual, name)}
 
     def __repr__(self) -> str:
         backend, nesting = self._collection.backend, self._collection.nesting
