@@ -265,9 +265,7 @@ def _params(params: models.SearchParams | None) -> qe.SearchParams | None:
         ignore=bool(params.quantization.ignore), rescore=params.quantization.rescore,
         oversampling=params.quantization.oversampling,
     )  # fmt: skip
-    return qe.SearchParams(
-        hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised
-    )
+    return qe.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised)
 
 
 def _filter(given: models.Filter | None) -> qe.Filter | None:

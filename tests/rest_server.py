@@ -2,7 +2,7 @@
 
 It is for what goes over the wire: every body must be one of the published OpenAPI models, which
 forbid what they do not know, and must come out of that model as it came in. Faults can be put in
-front of any answer.
+front of any answer. A URL may go on with a path, as /space-1, that has collections of its own.
 
     python -m tests.rest_server 6399 &
     pytest tests/conformance --qdrant-url http://localhost:6399
@@ -261,11 +261,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
 
     def _work(self, path: str, body: bytes, params: dict[str, str]) -> tuple[int, bytes]:
-        if path == "/":
-            return 200, b'{"title": "qdrant", "version": "1.18.0"}'
-        match = re.fullmatch(r"/collections(?:/([^/]+)(.*))?", path)
+        match = re.fullmatch(r"(/space-\w+)?/(?:collections(?:/([^/]+)(.*))?)?", path)
         assert match is not None, path
-        name, rest = unquote(match[1] or ""), f"/{{}}{match[2]}" if match[1] else ""
+        space, name, rest = match[1] or "", unquote(match[2] or ""), match[3]
+        if not path.removeprefix(space).strip("/"):
+            return 200, b'{"title": "qdrant", "version": "1.18.0"}'
+        rest = f"/{{}}{rest}" if name else ""
         line = f"{self.command} /collections{rest}"
         _, handle = ROUTES[line]
         try:
@@ -274,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 422, _error(f"not a model of the API: {error}")
         try:
             with self.server.turn:
-                result = handle(self.server, name, model, params)
+                result = handle(self.server, space + name, model, params)
         except EngineError as error:
             return error.status, _error(str(error))
         except Exception as error:  # noqa: BLE001  (the engine raises plain Exception)

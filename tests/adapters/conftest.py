@@ -11,6 +11,7 @@ import pytest
 import nestvec
 from nestvec.langchain import NestedVectorStore
 
+from .. import qdrant
 from ..conformance.engines import ENGINES, LASTING
 
 Opening = Callable[..., Awaitable[NestedVectorStore]]
@@ -31,7 +32,9 @@ def colour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(engine_name: str, tmp_path: Path) -> str:
     """A place of its own for one test."""
-    return {**ENGINES, **LASTING}[engine_name](tmp_path)
+    if engine_name == "qdrant":
+        return qdrant.space()
+    return {**ENGINES, **LASTING}[engine_name](tmp_path).url
 
 
 @pytest.fixture
