@@ -74,7 +74,7 @@ class Collection:
         self.shard_keys: list[Any] = []
         self.indexes: dict[str, models.PayloadIndexInfo] = {}
         self._place = place
-        vectors = body.vectors
+        vectors: Any = body.vectors
         self._names = list(vectors) if isinstance(vectors, dict) else [""]
         made: Any = (
             {name: _vector(params) for name, params in vectors.items()}
@@ -144,7 +144,7 @@ class Collection:
                 shard.update(qe.UpdateOperation.upsert_points(part))
 
     def delete(self, selector: Any) -> None:
-        condition = (
+        condition: Any = (
             _filter(selector.filter)
             if isinstance(selector, models.FilterSelector)
             else qe.Filter(must=[qe.HasIdCondition(set(map(_id, selector.points)))])
@@ -154,7 +154,7 @@ class Collection:
 
     def retrieve(self, ids: Iterable[Any], payload: Any, vector: Any) -> list[dict[str, Any]]:
         found: list[Any] = []
-        wanted = list(map(_id, ids))
+        wanted: list[Any] = list(map(_id, ids))
         for shard in self._shards:
             found += shard.retrieve(wanted, bool(payload), vector or False)
         return [self._told(point) for point in found]
@@ -214,11 +214,11 @@ def _id(id: Any) -> int | uuid.UUID:
 
 def _vector(params: models.VectorParams) -> qe.EdgeVectorParams:
     graph = params.hnsw_config or models.HnswConfigDiff()
+    kind: Any = params.datatype and params.datatype.value.capitalize()
     return qe.EdgeVectorParams(
         size=params.size,
         distance=getattr(qe.Distance, params.distance.value),
-        datatype=params.datatype
-        and getattr(qe.VectorStorageDatatype, params.datatype.value.capitalize()),
+        datatype=kind and getattr(qe.VectorStorageDatatype, kind),
         on_disk=params.on_disk,
         quantization_config=_quantisation(params.quantization_config),
         hnsw_config=qe.HnswIndexConfig(
@@ -244,7 +244,7 @@ def _quantisation(config: Any) -> Any:
 
 def _nearest(body: models.QueryRequest | models.Prefetch) -> qe.Query:
     query: Any = body.query
-    numbers = query.nearest if isinstance(query, models.NearestQuery) else query
+    numbers: Any = query.nearest if isinstance(query, models.NearestQuery) else query
     return qe.Query.Nearest(numbers, body.using)
 
 
@@ -261,7 +261,7 @@ def _prefetches(given: Any) -> Iterator[qe.Prefetch]:
 def _params(params: models.SearchParams | None) -> qe.SearchParams | None:
     if params is None:
         return None
-    quantised = params.quantization and qe.QuantizationSearchParams(
+    quantised: Any = params.quantization and qe.QuantizationSearchParams(
         ignore=bool(params.quantization.ignore), rescore=params.quantization.rescore,
         oversampling=params.quantization.oversampling,
     )  # fmt: skip
@@ -271,7 +271,7 @@ def _params(params: models.SearchParams | None) -> qe.SearchParams | None:
 def _filter(given: models.Filter | None) -> qe.Filter | None:
     if given is None:
         return None
-    clauses = {
+    clauses: dict[str, Any] = {
         name: None if parts is None else [_clause(part) for part in _listed(parts)]
         for name, parts in (
             ("must", given.must), ("should", given.should), ("must_not", given.must_not)

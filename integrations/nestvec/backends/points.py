@@ -12,7 +12,7 @@ from ..errors import NestingError
 from ..filter_values import Step, instant
 from ..nesting import Field, Nesting
 from ..records import Hit, Record
-from .point_filters import written
+from .point_filters import misparsed, written
 
 __all__ = [
     "Vector",
@@ -56,19 +56,15 @@ def payload(id: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _misread(value: Any) -> bool:
     """Return whether the engine may take a value for another one than it is.
 
-    It parses decimal numbers fast and not always to the nearest float: exact only where the
-    digits fit 53 bits and the power of ten is at most 22 (Clinger 1990). And it takes more strings
-    for dates than ISO 8601 has, such as "2026-1-2" or "2026-01-02T03:04:05 UTC", and fewer.
+    It may parse a number to another float. And it takes more strings for dates than ISO 8601 has,
+    such as "2026-1-2" or "2026-01-02T03:04:05 UTC", and fewer.
     """
     if isinstance(value, str):
         if not _DATE_LIKE.match(value):
             return False
         return instant(value) is None or not _PLAIN_DATE.fullmatch(value)
     if isinstance(value, float):
-        mantissa, _, exponent = repr(value).partition("e")
-        whole, _, fraction = mantissa.lstrip("-").partition(".")
-        power = int(exponent or 0) - len(fraction)
-        return int(whole + fraction) > 2**53 or abs(power) > 22
+        return misparsed(value)
     if isinstance(value, Mapping):
         return any(map(_misread, value.values()))
     return isinstance(value, list) and any(map(_misread, value))
