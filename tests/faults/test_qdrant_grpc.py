@@ -142,6 +142,15 @@ def test_they_arrive_from_tasks_too(server: tuple[Points, int], pauses: list[flo
     assert len(pauses) == len(FAULTS)
 
 
+def test_each_event_loop_has_a_client_of_its_own(server: tuple[Points, int]) -> None:
+    points, port = server
+    store = nestvec.AsyncStore(collection(port))
+    for _ in range(2):
+        assert asyncio.run(store.search(ROWS[0])) == []
+    asyncio.run(store.close())
+    assert len(points.queries) == 2
+
+
 def test_what_stays_is_unavailable_and_what_is_wrong_is_not_tried_again(
     server: tuple[Points, int], pauses: list[float]
 ) -> None:
