@@ -48,7 +48,7 @@ ENGINES: dict[str, Callable[[Path], Place]] = {
 
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
 #: says so when it no longer does.
-LACKS: dict[str, set[str]] = {"postgres": {"int8", "turbo"}, "qdrant": qdrant.lacks}
+LACKS: dict[str, set[str]] = {"postgres": {"int8", "uint8", "turbo"}, "qdrant": qdrant.lacks}
 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.

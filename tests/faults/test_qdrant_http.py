@@ -245,11 +245,11 @@ def test_a_batch_ends_before_its_error_is_raised(
 
     points, made = qdrant_wire.points, []
 
-    def defective(batch: Any, payloads: Any, part: slice, names: Any) -> Any:
+    def defective(batch: Any, payloads: Any, part: slice, datatypes: Any) -> Any:
         if part.start == 0:
             raise ZeroDivisionError
         made.append(part)
-        return points(batch, payloads, part, names)
+        return points(batch, payloads, part, datatypes)
 
     async def add() -> None:
         async with await nestvec.aconnect(server.url) as store:

@@ -22,7 +22,7 @@ from nestvec import And, BackendError, ConfigError, F, Filter, Nesting, Not, Or,
 from nestvec.backends import qdrant_wire as wire
 from nestvec.backends.base import Head
 from nestvec.backends.point_filters import Dialect, bounds
-from nestvec.backends.points import payload, point_id
+from nestvec.backends.points import payload, point_id, vector_name
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
 from nestvec.funnel import plan
@@ -42,7 +42,7 @@ FILTERS: list[Filter] = [
 
 def backend(**options: Any) -> QdrantBackend:
     made = QdrantBackend("http://localhost:6333", "docs", QdrantOptions(**options))
-    made._names = ["full", "d4_int8", "d2"]
+    made._datatypes = dict.fromkeys(["full", "d4_int8", "d2"], "float32")
     return made
 
 
@@ -179,7 +179,7 @@ def test_long_vectors_are_written_in_small_parts() -> None:
     rows = nest(np.ones((600, 4096)), nesting)
     many = Batch([f"{i}" for i in range(600)], [""] * 600, [{}] * 600, rows)
     made = backend(parallel=2)
-    made._names = ["full", "d64"]
+    made._datatypes = dict.fromkeys(["full", "d64"], "float32")
     sizes = [len(request.arguments["points"].ids) for request in asked(made.upsert(many), {})]
     assert sum(sizes) == 600
     assert max(sizes) * (4096 + 64) * 12 < 4_000_000  # bytes of JSON; a server takes 32 MiB
@@ -260,6 +260,22 @@ def test_the_graph_is_on_the_first_field_only_and_the_others_are_on_disk() -> No
     assert vectors["d6_binary"].quantization_config.binary.always_ram is True
     plain, _ = created((2, 4))
     assert plain["vectors_config"]["d2"].on_disk is False
+
+
+def test_bytes_are_compared_by_distance() -> None:
+    arguments, _ = created(("4:uint8", "full:uint8"))
+    vectors = arguments["vectors_config"]
+    assert {name: (v.size, v.datatype, v.distance) for name, v in vectors.items()} == {
+        "d4_uint8": (4, models.Datatype.UINT8, models.Distance.EUCLID),
+        "full_uint8": (8, models.Datatype.UINT8, models.Distance.EUCLID),
+        "full": (8, models.Datatype.FLOAT32, models.Distance.COSINE),
+    }
+    assert vectors["d4_uint8"].on_disk is False
+    nesting = Nesting.of(("4:uint8",), 8)
+    queries = {name: rows[0] for name, rows in nest([[1, -1, 0, 0] * 2], nesting).items()}
+    made: Any = wire.query(queries, plan("4:uint8:9", nesting, 3), None, vector_name, using="full")
+    (prefetch,) = made.prefetch
+    assert prefetch.query.nearest == [218, 38, 128, 128]
 
 
 def test_the_full_vector_is_quantised_in_place() -> None:

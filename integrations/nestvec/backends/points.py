@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from ..errors import NestingError
 from ..filter_values import Step, instant
-from ..nesting import Field, Nesting
+from ..nesting import Field, Matrix, Nesting
 from ..records import Hit, Record
 from .point_filters import misparsed, written
 
@@ -18,6 +20,7 @@ __all__ = [
     "Vector",
     "beam",
     "check_in_place",
+    "coded",
     "hit",
     "nested",
     "payload",
@@ -120,8 +123,9 @@ class Vector(NamedTuple):
 
     name: str
     size: int
-    #: Half precision: asked for, or enough, because only the quantised numbers are scored.
-    half: bool
+    #: "float32"; "float16" where asked for, or enough, because only the quantised numbers are
+    #: scored; or "uint8", compared by distance, which orders bytes as cosine does unit vectors.
+    datatype: str
     #: The precision of the quantised copy that is searched, None where there is none.
     quantised: str | None
     #: The first field has the graph, and what it is searched by stays in memory.
@@ -129,33 +133,42 @@ class Vector(NamedTuple):
 
 
 def vector_name(field: Field) -> str:
-    """Return the named vector of a field: the full vector is quantised in place."""
-    return "full" if field.full else field.name
+    """Return the named vector of a field: the full vector is quantised in place.
+
+    But `uint8` is no quantisation to the engine: bytes are all that such a vector has.
+    """
+    return "full" if field.full and field.precision != "uint8" else field.name
 
 
 def vectors(nesting: Nesting) -> list[Vector]:
     """Return the named vectors of a nesting."""
     made = {}
     for field in reversed(nesting.fields):  # so that what quantises full comes after full
-        precision = nesting.full.precision if field.full else field.precision
-        made[vector_name(field)] = Vector(
-            vector_name(field),
+        name = vector_name(field)
+        precision = nesting.full.precision if name == "full" else field.precision
+        made[name] = Vector(
+            name,
             field.length,
-            precision != "float32",
+            precision if precision in ("float32", "uint8") else "float16",
             field.precision if field.precision in ("int8", "binary", "turbo") else None,
-            vector_name(field) == vector_name(nesting.fields[0]),
+            name == vector_name(nesting.fields[0]),
         )
     return list(made.values())
 
 
 def check_in_place(nesting: Nesting, url: str) -> None:
     """Refuse a nesting that quantises the full vector twice. Raises NestingError."""
-    in_place = [field.spec for field in nesting.fields[:-1] if field.full]
+    in_place = [field.spec for field in nesting.fields[:-1] if vector_name(field) == "full"]
     if len(in_place) > 1:
         raise NestingError(
             f"{url} quantises the full vector in place, one way at a time; "
             f"choose one of {', '.join(in_place)}"
         )
+
+
+def coded(rows: Matrix, precision: str) -> Matrix:
+    """Return a field's numbers as the engine takes them: for bytes whole ones from 1 to 255."""
+    return np.round(rows * np.float32(127)) + np.float32(128) if precision == "uint8" else rows
 
 
 def nested(

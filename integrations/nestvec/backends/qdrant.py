@@ -84,7 +84,7 @@ class QdrantBackend(Backend):
         self._options = options
         self._local = url.startswith("qdrant+local:")
         self._layout: Layout = Layout(f"{collection!r} in {url}")
-        self._names: list[str] = []
+        self._datatypes: dict[str, str] = {}
         self._drift = False
         self._indexes: dict[str, str] = {}
         self._reserved = False
@@ -119,14 +119,18 @@ class QdrantBackend(Backend):
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
-        self._names = list(expected)
+        self._hold(head.nesting)
         return head
+
+    def _hold(self, nesting: Nesting) -> None:
+        self._datatypes = {vector.name: vector.datatype for vector in vectors(nesting)}
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
         options, where = self._options, self._layout.where
         nesting, names = foreign(config, options.vectors, where)
         self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
-        self._names = list(dict.fromkeys(names.values()))
+        # As they are: nothing is written here.
+        self._datatypes = dict.fromkeys(names.values(), "")
         return Head(nesting)
 
     def _learn(self) -> Flow[tuple[models.CollectionConfig, dict[str, Any] | None]]:
@@ -177,7 +181,7 @@ class QdrantBackend(Backend):
             # Made by another process just now, or by a try whose answer was lost.
             if (yield from self.load()) != head:
                 raise
-        self._names = [vector.name for vector in vectors(head.nesting)]
+        self._hold(head.nesting)
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
         if "nestvec" not in (config.metadata or {}):
@@ -257,7 +261,7 @@ class QdrantBackend(Backend):
 
     def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
         """Yield as many parts as are sent at once, and more where these would be too large."""
-        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._names)
+        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._datatypes)
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
@@ -270,7 +274,7 @@ class QdrantBackend(Backend):
 
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
-        made = wire.points(batch, payloads, part, self._names)
+        made = wire.points(batch, payloads, part, self._datatypes)
         yield from self._ask("upsert", points=made, **self._writes)
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
@@ -441,7 +445,7 @@ class QdrantBackend(Backend):
             return [(point.id, stranger(point.id, point.payload)) for point in points], after
 
         keys = () if self._options.vectors else ("id", "text")
-        return (yield from incomplete(self._names, keys, scroll))
+        return (yield from incomplete(self._datatypes, keys, scroll))
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")
@@ -452,7 +456,7 @@ class QdrantBackend(Backend):
             "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
+            "indexed": (told.indexed_vectors_count or 0) // len(self._datatypes),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
