@@ -209,7 +209,7 @@ def keep(field: Field, rows: Matrix) -> Matrix:
         scale = np.abs(rows).max(axis=1, keepdims=True) / _STEPS[field.precision]
         return np.asarray(np.round(rows / scale) * scale, dtype=np.float32)
     if field.precision == "uint8":
-        return np.round(rows * np.float32(127)) / np.float32(127)
+        return np.asarray(np.round(rows * 127) / 127, dtype=np.float32)
     if field.precision == "binary":
         return np.where(rows > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(field.length))
     return rows
