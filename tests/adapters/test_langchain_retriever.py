@@ -26,7 +26,7 @@ from langchain_core.tracers.base import BaseTracer
 from pydantic import ValidationError
 
 import nestvec
-from nestvec import CollectionMissing, ConfigError, F, Funnel, RecordError
+from nestvec import CollectionMissing, ConfigError, EmbedderError, F, Funnel, RecordError
 from nestvec.backends.base import Backend
 from nestvec.langchain import FunnelRetriever, NestedVectorStore
 
@@ -209,6 +209,21 @@ async def test_what_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
     NestedVectorStore.from_texts(["cat"], "static", url=url, dims=(64,)).close()
     assert (await retriever.ainvoke("cat"))[0].page_content == "cat"
     await retriever.aclose()
+
+
+def test_the_embedder_may_be_an_object(tmp_path: Path) -> None:
+    url, embeddings = f"edge:{tmp_path / 'words'}", WordEmbeddings()
+    NestedVectorStore.from_texts(TEXTS, embeddings, url=url, dims=(2,)).close()
+    retriever = FunnelRetriever(url=url, embedder=embeddings, k=1)
+    found = [retriever.invoke(text)[0].page_content for text in TEXTS]
+    assert found == TEXTS
+    assert dumpd(retriever)["type"] == "not_implemented"
+    assert "WordEmbeddings" not in repr(retriever)  # whose repr may show a key
+    retriever.close()
+    without = FunnelRetriever(url=url)
+    with pytest.raises(EmbedderError, match="'WordEmbeddings:words-8'"):
+        without.invoke("cat")
+    without.close()
 
 
 def test_configurable_fields_share_what_is_open(written: str) -> None:
