@@ -313,7 +313,9 @@ def test_bytes_are_compared_by_distance() -> None:
     assert vectors["d4_uint8"].on_disk is False
     nesting = Nesting.of(("4:uint8",), 8)
     queries = {name: rows[0] for name, rows in nest([[1, -1, 0, 0] * 2], nesting).items()}
-    made: Any = wire.query(queries, plan("4:uint8:9", nesting, 3), None, vector_name, using="full")
+    made: Any = wire.query(
+        queries, plan("4:uint8:9", nesting, 3), None, vector_name, acorn=None, using="full"
+    )
     (prefetch,) = made.prefetch
     assert prefetch.query.nearest == [218, 38, 128, 128]
 
