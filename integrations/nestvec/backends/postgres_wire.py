@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ import numpy.typing as npt
 from ..nesting import Field, Matrix
 from ..records import Batch
 
-__all__ = ["Raw", "copy_rows", "dumps", "escape", "loads", "query_bytes", "read_vector", "unescape"]
+__all__ = [
+    "VARBIT", "Raw", "arrays", "binary_rows", "copied", "dumps", "escape", "loads", "query_bytes",
+    "read_vector", "unescape",
+]  # fmt: skip
 
 
 class Raw(bytes):
@@ -118,9 +121,26 @@ def read_vector(sent: bytes) -> Matrix:
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
 
 
-def copy_rows(batch: Batch, fields: Sequence[Field]) -> bytes:
-    """Return a batch as binary COPY of id, text, metadata and the vectors of these fields."""
-    return b"".join(_copy_parts(batch, fields))
+Row = tuple[bytes, ...]
+
+#: The types of id, text, metadata and bits, as every Postgres numbers them.
+_TEXT, _JSONB, VARBIT = 25, 3802, 1562
+
+#: Bytes from which on rows go into arrays of their own: what a server sorts without a file.
+_PART = 4_000_000
+
+
+def binary_rows(batch: Batch, fields: Sequence[Field]) -> Iterator[Row]:
+    """Yield id, text, metadata and these fields of each record, in their binary forms."""
+    heads = [_head(field) for field in fields]
+    columns = [_numbers(batch.vectors[field.name], field) for field in fields]
+    for id, text, metadata, *vectors in zip(
+        batch.ids, batch.texts, batch.metadatas, *columns, strict=True
+    ):
+        yield (
+            escape(id).encode(), escape(text).encode(), _jsonb(metadata),
+            *(head + row.tobytes() for head, row in zip(heads, vectors, strict=True)),
+        )  # fmt: skip
 
 
 #: Signature, flags and length of the header's extension, as COPY's binary form begins.
@@ -128,29 +148,38 @@ _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
 
 
-def _copy_parts(batch: Batch, fields: Sequence[Field]) -> Iterator[bytes]:
-    columns = [_numbers(batch.vectors[field.name], field) for field in fields]
-    heads = [
-        struct.pack(">i", len(_head(field)) + rows[0].nbytes) + _head(field)
-        for field, rows in zip(fields, columns, strict=True)
-    ]
-    count = struct.pack(">h", 3 + len(fields))
-    yield _COPY_HEAD
-    for i, (id, text, metadata) in enumerate(
-        zip(batch.ids, batch.texts, batch.metadatas, strict=True)
-    ):
-        yield count
-        yield _sized(escape(id).encode())
-        yield _sized(escape(text).encode())
-        yield _sized(_jsonb(metadata))
-        for head, rows in zip(heads, columns, strict=True):
-            yield head
-            yield rows[i].tobytes()
-    yield _COPY_END
+def copied(rows: Iterable[Row]) -> bytes:
+    """Return rows as binary COPY."""
+    counted = (struct.pack(">h", len(row)) + _joined(row) for row in rows)
+    return b"".join([_COPY_HEAD, *counted, _COPY_END])
 
 
-def _sized(value: bytes) -> bytes:
-    return struct.pack(">i", len(value)) + value
+def arrays(rows: Iterable[Row], vectors: Sequence[int]) -> Iterator[tuple[Raw, ...]]:
+    """Yield rows as an array a column, some of them at a time; `vectors` are oids of types."""
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sum(map(len, row))
+        if size >= _PART:
+            yield _columns(part, vectors)
+            part, size = [], 0
+    if part:
+        yield _columns(part, vectors)
+
+
+def _columns(rows: Sequence[Row], vectors: Sequence[int]) -> tuple[Raw, ...]:
+    types = (_TEXT, _TEXT, _JSONB, *vectors)
+    # One dimension, no NULL, the type, how many, counted from 1.
+    return tuple(
+        Raw(struct.pack(">iiIii", 1, 0, type, len(rows), 1) + _joined(column))
+        for type, column in zip(types, zip(*rows, strict=True), strict=True)
+    )
+
+
+def _joined(values: Iterable[bytes]) -> bytes:
+    """Return values one after the other, each after its length."""
+    return b"".join(part for value in values for part in (struct.pack(">i", len(value)), value))
 
 
 def _jsonb(metadata: Mapping[str, Any]) -> bytes:
