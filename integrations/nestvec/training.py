@@ -96,8 +96,8 @@ def train(
 
     What is trained is kept beside `output` as checkpoints until it ends; with `resume` an
     interrupted training goes on from the last one. `advance` is told after each step how many of
-    how many are done. Raises ConfigError on data, settings and
-    directories that cannot be right, EmbedderError on the model, MissingExtra.
+    how many are done. Raises ConfigError on data, settings and directories that cannot be right,
+    EmbedderError on the model, MissingExtra.
     """
     place = Path(output)
     if place.exists():
@@ -112,6 +112,8 @@ def train(
     width = learner.get_embedding_dimension()
     if max(recipe.dims) >= width:
         raise ConfigError(f"dims are shorter than the full vector ({width}), got {recipe.dims}")
+    if recipe.loss == "matryoshka2d" and not _has_layers(learner):
+        raise EmbedderError(f"{model} has no layers; train it with the loss 'matryoshka'")
     checkpoints = place.with_name(f".{place.name}.checkpoints")
     _begin(checkpoints, _key(str(model), pairs, recipe), resume=resume)
     before = _measured(learner, held, recipe)
@@ -171,6 +173,10 @@ def _measured(learner: Any, held: Retrieval, recipe: Recipe) -> Evaluation:
     return evaluate(SentenceTransformerEmbedder(learner), held, dims=(*recipe.dims, "full"))
 
 
+def _has_layers(learner: Any) -> bool:
+    return hasattr(learner[0], "auto_model")
+
+
 # Training
 
 
@@ -192,15 +198,12 @@ def _fit(
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             advance(state.global_step, state.max_steps)
 
-    static = not hasattr(learner[0], "auto_model")
-    if static and recipe.loss == "matryoshka2d":
-        raise EmbedderError("a static model has no layers; train it with the loss 'matryoshka'")
     on_cpu = learner.device.type == "cpu"
     arguments = transformers.SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.rate or (2e-1 if static else 2e-5),
+        learning_rate=recipe.rate or (2e-5 if _has_layers(learner) else 2e-1),
         warmup_steps=max(1, recipe.epochs * len(pairs) // recipe.batch_size // 10),
         save_strategy="steps",
         save_steps=recipe.checkpoint_every,

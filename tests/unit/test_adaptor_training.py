@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nestvec.nesting import Matrix
 from ..vectors import nested_vectors
 
 DIM = 16
-SHORT = Training(iterations=120, patience=60, batch=32, check_every=20)
+SHORT = Training(iterations=150, patience=150, batch=64, rate=1e-2, check_every=30, rec=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +108,7 @@ def test_judgements_are_learnt_from() -> None:
         documents, dims=(4,), queries=asked, judgements=judgements, training=SHORT
     )
     assert "nDCG@10" in made.about["over_rotation"]
-    assert "15 judged queries over 1,000 documents" in made.about["over_rotation"]
+    assert "20 judged queries over 1,000 documents" in made.about["over_rotation"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_interrupted_training_goes_on_and_ends_as_it_would_have(
     vectors = clusters(1_200)
     whole = MatryoshkaAdaptor.fit(vectors, dims=(4,), training=SHORT)
     file = tmp_path / "training.pt"
-    resumable = Training(iterations=120, patience=60, batch=32, check_every=20, checkpoint=file)
+    resumable = replace(SHORT, checkpoint=file)
     with interrupted_at(5), pytest.raises(KeyboardInterrupt):
         MatryoshkaAdaptor.fit(vectors, dims=(4,), training=resumable)
     assert file.exists()
@@ -179,7 +180,7 @@ def test_interrupted_training_goes_on_and_ends_as_it_would_have(
 
     monkeypatch.setattr(loop._Losses, "__call__", noted)
     again = MatryoshkaAdaptor.fit(vectors, dims=(4,), training=resumable)
-    assert steps[0] == 60  # after the last check that was saved, not from the beginning
+    assert steps[0] == 90  # after the last check that was saved, not from the beginning
     for name, array in whole.arrays.items():
         assert again.arrays[name] == pytest.approx(array, abs=1e-6)
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ class Training:
     check_every: int = 100
     pair: float = 1.0
     topk: float = 1.0
-    rec: float = 1.0
+    rec: float = 0.1
     rank: float = 1.0
     checkpoint: str | PathLike[str] | None = None
 
