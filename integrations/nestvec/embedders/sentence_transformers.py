@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -241,14 +242,11 @@ def _named(model: Any) -> str:
         card = getattr(model, "model_card_data", None)
         return str(getattr(card, "base_model", None) or type(model).__name__)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() or isinstance(model, Path):
         return str(path.resolve())
-    written = str(model)
-    if isinstance(model, Path) or written[:1] in {".", "/", "~"} or written.count("/") > 1:
-        raise EmbedderError(f"no directory {written!r}; a model at a hub is written OWNER/NAME")
-    if not written.strip():
+    if not model.strip():
         raise EmbedderError("the model has no name; write st:NAME_OR_DIR")
-    return written
+    return model
 
 
 def _checked_layers(layers: int | None) -> int | None:
@@ -262,13 +260,31 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
     if directory.is_dir():
         if not any((directory / name).is_file() for name in ("modules.json", "config.json")):
             raise EmbedderError(f"{model} is no model: it has neither modules.json nor config.json")
+    elif model[:1] in {".", "/", "~"} or model.count("/") > 1:
+        raise EmbedderError(f"no directory {model!r}; a model at a hub is written OWNER/NAME")
     else:
         settings = _reached(model, settings)
-    transformers = _package()
+    package = _package()
     try:
-        return transformers.SentenceTransformer(model, **settings)
+        with _no_bar():
+            return package.SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Show no bar for reading weights, which are there in a second, where nobody would see it."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _package() -> Any:
