@@ -1,4 +1,4 @@
-"""Tiny models with random weights, of each architecture, saved as sentence-transformers saves them."""
+"""Tiny models with random weights, of each architecture, in the form of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-WORDS = "how many layers does it take red blue a photo of the weather is nice today ?".split()
+TEXT = "how many layers does it take red blue a photo of the weather is nice today ?"
+WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 #: Numbers of a vector, and layers, of every model here.

@@ -13,7 +13,9 @@ from nestvec.embedders import resolve
 from nestvec.embedders.profiles import PROFILES, Profile, UntrainedPrefix, advice, declared, find
 from nestvec.nesting import Field, Nesting, nest
 
-QWEN = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+QWEN = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+)
 MXBAI = "Represent this sentence for searching relevant passages: "
 
 #: model: full vector, prefixes trained, query prompt, document prompt, API parameter, max tokens.
@@ -85,17 +87,16 @@ def test_prefixes_that_were_trained_are_no_warning_and_others_are(profile: Profi
     def said(length: int) -> str | None:
         return advice(profile, profile.dim, [Field(length)])
 
-    trained = [n for n in profile.trained if n < profile.dim] or [profile.shortest]
+    trained = [n for n in (*profile.trained, profile.shortest or 0) if 0 < n < profile.dim]
     for length in trained:
-        if length and profile.matryoshka:
-            assert said(length) is None
+        assert said(length) is None
     wrong = said(31)
     if not profile.matryoshka:
         assert wrong is not None
         assert "is not a Matryoshka model" in wrong
         assert "nestvec adapt" in wrong
         assert "nestvec models" in wrong
-    elif trained[0]:
+    elif trained:
         assert wrong is not None
         assert str(trained[0]) in wrong
         assert "not of 31" in wrong
@@ -206,7 +207,8 @@ class Embeddings:
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         rng = np.random.default_rng(1)
-        return (rng.random((len(texts), self.width)) + 1).tolist()
+        rows: list[list[float]] = (rng.random((len(texts), self.width)) + 1).tolist()
+        return rows
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text])[0]
@@ -217,8 +219,8 @@ def test_making_a_collection_warns_where_the_user_did_it() -> None:
     with pytest.warns(UntrainedPrefix, match="64, 128, 256 and 512 numbers, not of 96") as caught:
         nestvec.connect("memory:", dims=(64, 96), embedder=embeddings).close()
     assert caught[0].filename == __file__
+    model = Embeddings("text-embedding-ada-002", 1536)
     with pytest.warns(UntrainedPrefix, match="ada-002 is not a Matryoshka model"):
-        model = Embeddings("text-embedding-ada-002", 1536)
         nestvec.connect("memory:", dims=(64,), embedder=model).close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -265,7 +265,9 @@ def test_a_cut_model_can_be_saved_and_loaded(saved: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["albert", "bart", "clip"])
 def test_an_architecture_that_is_not_understood_is_refused(saved: Any, kind: str) -> None:
-    with pytest.raises(EmbedderError, match=r"cannot keep fewer layers of .*stacks of layers.*BERT"):
+    with pytest.raises(
+        EmbedderError, match=r"cannot keep fewer layers of .*stacks of layers.*BERT"
+    ):
         SentenceTransformerEmbedder(saved(kind), layers=2).embed_query("a photo")
 
 
@@ -300,7 +302,8 @@ def test_a_text_finds_images(saved: Any, tmp_path: Path) -> None:
         assert [hit.score for hit in hits] == pytest.approx(sorted(scores.values(), reverse=True))
         for query_image in (paths[1], Image.open(paths[1])):
             hit = store.search(query_image, 1)[0]
-            assert (hit.id, hit.score) == ("blue", pytest.approx(1, abs=1e-5))
+            assert hit.id == "blue"
+            assert hit.score == pytest.approx(1, abs=1e-5)
 
 
 async def test_images_of_an_async_store(saved: Any, tmp_path: Path) -> None:
@@ -323,9 +326,9 @@ def test_what_is_no_image_is_refused_and_nothing_is_stored(saved: Any, tmp_path:
             store.search(tmp_path / "missing.png")
         assert store.count() == 0
     for embedder, dims in (("static", 64), (f"st:{saved('bert')}", 8)):
-        with nestvec.connect("memory:", dims=(dims,), embedder=embedder) as store:
-            with pytest.raises(EmbedderError, match="takes texts alone"):
-                store.add([tmp_path / "text.png"], ids=["a"])
+        store = nestvec.connect("memory:", dims=(dims,), embedder=embedder)
+        with store, pytest.raises(EmbedderError, match="takes texts alone"):
+            store.add([tmp_path / "text.png"], ids=["a"])
 
 
 # Refusals
