@@ -91,7 +91,8 @@ def open_collection(
         # Its width is checked when it is used: reading about a collection loads no model.
         model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
-    return Collection(backend, head, model, batch_size)
+    made_here = embedder is None or isinstance(embedder, str)
+    return Collection(backend, head, model, batch_size, model if made_here else None)
 
 
 def _width(model: Embedder | None, dim: int | None) -> int:
@@ -144,9 +145,15 @@ class Collection:
     """An open collection: its nesting, its embedder and its backend."""
 
     def __init__(
-        self, backend: Backend, head: Head, embedder: Embedder | None, batch_size: int
+        self,
+        backend: Backend,
+        head: Head,
+        embedder: Embedder | None,
+        batch_size: int,
+        made: Embedder | None = None,
     ) -> None:
         self.backend, self.head, self.embedder = backend, head, embedder
+        self.made = made  # the embedder, where nobody else has it
         self.nesting = head.nesting
         self.batch_size = batch_size
 

@@ -350,6 +350,24 @@ def test_a_spec_string_opens_a_collection_again(server: OpenAIServer, tmp_path: 
         assert store.search(TEXTS[3])[0].text == TEXTS[3]
 
 
+async def test_a_store_closes_the_embedder_that_it_made(server: OpenAIServer) -> None:
+    spec = f"openai:any@{server.url}"
+    with nestvec.connect("memory:", dims=(8,), embedder=spec) as store:
+        embedder: Any = store.embedder
+        assert embedder._client is not None
+    assert embedder._client is None
+    async with await nestvec.aconnect("memory:", dims=(8,), embedder=spec) as astore:
+        await astore.add(TEXTS)
+        embedder = astore.embedder
+        assert len(embedder._aclients) == 1
+    assert len(embedder._aclients) == 0
+    given = made(server)
+    with nestvec.connect("memory:", dims=(8,), embedder=given):
+        pass
+    assert given._client is not None  # it is the caller's
+    given.close()
+
+
 async def test_an_async_store_awaits_it(server: OpenAIServer) -> None:
     embedder = made(server, dim=WIDTH)
     async with await nestvec.aconnect("memory:", dims=(8,), embedder=embedder) as store:

@@ -162,7 +162,8 @@ class OpenAIEmbedder:
             client.close()
 
     async def aclose(self) -> None:
-        """Close the connections that this event loop has opened."""
+        """Close the connections that this event loop has opened, and the blocking ones."""
+        self.close()
         client = self._aclients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
