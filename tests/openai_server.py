@@ -71,7 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        payload = self.rfile.read(length)
+        if len(payload) < length:  # whoever asks has stopped asking
+            self.close_connection = True
+            return
+        body = json.loads(payload)
         server = self.server
         with server.lock:
             server.seen.append(

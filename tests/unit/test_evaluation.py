@@ -20,7 +20,6 @@ from nestvec.evaluation import Evaluation, evaluate
 
 ROOT = Path(__file__).parents[2]
 SCIFACT = ROOT.parent / "shared" / "data" / "scifact"
-KEPT = sorted((ROOT / "docs" / "evaluations").glob("*.json"))
 
 #: By the first two numbers q1 finds a, then b; by all four it finds b, then a. c is far away.
 VECTORS = {
@@ -284,6 +283,17 @@ def test_the_command_line_warns_in_one_line(
 
 
 # What was published
+
+
+def test_the_figures_of_the_documentation_are_those_of_evaluations_that_were_kept() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    shown = dict(re.findall(r"<!-- (\S+\.json) -->\n((?:\|.*\n)+)", page))
+    kept = {
+        file.name: Evaluation.from_dict(json.loads(file.read_text())).table() + "\n"
+        for file in (ROOT / "docs" / "evaluations").glob("*.json")
+    }
+    assert shown
+    assert shown == kept
 
 
 @pytest.mark.skipif(not SCIFACT.is_dir(), reason="needs ../shared/data/scifact")

@@ -151,6 +151,7 @@ class SentenceTransformerEmbedder:
     def _made(self) -> Any:
         made = self._given
         if isinstance(made, (str, Path)):
+            _check_place(self.model)  # before the import, which takes seconds
             made = _load(self.model, self._settings())
         if self.layers is not None:
             if self.backend != "torch":
@@ -255,14 +256,18 @@ def _checked_layers(layers: int | None) -> int | None:
     return layers
 
 
-def _load(model: str, settings: dict[str, Any]) -> Any:
+def _check_place(model: str) -> None:
+    """Raise EmbedderError on what is neither a directory of a model nor a hub's name."""
     directory = Path(model)
     if directory.is_dir():
         if not any((directory / name).is_file() for name in ("modules.json", "config.json")):
             raise EmbedderError(f"{model} is no model: it has neither modules.json nor config.json")
     elif model[:1] in {".", "/", "~"} or model.count("/") > 1:
         raise EmbedderError(f"no directory {model!r}; a model at a hub is written OWNER/NAME")
-    else:
+
+
+def _load(model: str, settings: dict[str, Any]) -> Any:
+    if not Path(model).is_dir():
         settings = _reached(model, settings)
     package = _package()
     try:
