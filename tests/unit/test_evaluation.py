@@ -152,6 +152,18 @@ def test_an_adaptor_makes_the_prefixes_and_full_stays() -> None:
     assert adapted.adaptor == "Backwards"
 
 
+def test_a_cache_keeps_vectors_and_mixes_nothing_up(tmp_path: Path) -> None:
+    first, again, other = ByHand(), ByHand(), ByHand(layers=1)
+    other.name = "by another hand"  # type: ignore[misc]
+    whole = evaluate(first, DATA, dims=(2, "full"), cache=tmp_path / "new" / "cache")
+    assert len(first.asked) == 5
+    kept = evaluate(again, DATA, dims=(2, "full"), cache=tmp_path / "new" / "cache")
+    assert again.asked == []
+    assert kept.rows == whole.rows
+    assert evaluate(other, DATA, dims=(2,), cache=tmp_path / "new" / "cache").rows != whole.rows
+    assert len(other.asked) == 5
+
+
 def test_results_are_kept_and_read_again(tmp_path: Path) -> None:
     result = evaluate(ByHand(), DATA, dims=(2, "full"), funnels=["2:3"], k=3)
     result.save(tmp_path / "result.json")
@@ -202,8 +214,8 @@ def test_vectors_that_cannot_be_right_are_blamed_on_the_embedder() -> None:
 
     data = Similarity("x", [("a", "b"), ("c", "b")], [1, 2])
     for rows, told in (
-        (lambda rows: rows[:, :3], "'by hand': text 1: vector has 3 numbers, expected 4"),
-        (lambda rows: rows * np.nan, "'by hand': text 1: vector has NaN"),
+        (lambda rows: rows[:, :3], "'by hand': text '1': vector has 3 numbers, expected 4"),
+        (lambda rows: rows * np.nan, "'by hand': text '1': vector has NaN"),
         (lambda rows: rows[:-1], "by hand made 1 vectors of 2 texts"),
     ):
         with pytest.raises(EmbedderError, match=told):
