@@ -178,10 +178,10 @@ def evaluate(
     a path. `dims` are prefix lengths, "full" among them or not. `layers` are numbers of layers to
     keep, for embedders that can. `funnels` are plans such as "64:100": 100 candidates of the first
     64 numbers, rescored by full. `k` is how many hits nDCG, recall and MRR judge; recall@100 and
-    MAP judge 100. An `adaptor` makes the prefixes; full stays the model's own. `cache` is a directory
-    that keeps vectors, by the embedder's spec string or name and the texts: an evaluation that was
-    stopped goes on there, and one with other dims embeds nothing. `advance` is called with the
-    number of texts that were embedded just now.
+    MAP judge 100. An `adaptor` makes the prefixes; full stays the model's own. `cache` is a
+    directory that keeps vectors, by the embedder's spec string or name and the texts: an evaluation
+    that was stopped goes on there, and one with other dims embeds nothing. `advance` is called with
+    the number of texts that were embedded just now.
 
     Raises ConfigError (data), NestingError (dims), FunnelError, EmbedderError, or MissingExtra.
     """

@@ -154,7 +154,7 @@ def test_an_adaptor_makes_the_prefixes_and_full_stays() -> None:
 
 def test_a_cache_keeps_vectors_and_mixes_nothing_up(tmp_path: Path) -> None:
     first, again, other = ByHand(), ByHand(), ByHand(layers=1)
-    other.name = "by another hand"  # type: ignore[misc]
+    other.name = "by another hand"
     whole = evaluate(first, DATA, dims=(2, "full"), cache=tmp_path / "new" / "cache")
     assert len(first.asked) == 5
     kept = evaluate(again, DATA, dims=(2, "full"), cache=tmp_path / "new" / "cache")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -151,17 +152,22 @@ class SentenceTransformerEmbedder:
     def _made(self) -> Any:
         made = self._given
         if isinstance(made, (str, Path)):
-            _check_place(self.model)  # before the import, which takes seconds
-            made = _load(self.model, self._settings())
+            # What can be wrong is found before the import, which takes seconds.
+            _check_place(self.model)
+            _need_package()
+            options = self._options
+            if not Path(self.model).is_dir():
+                options = _reached(self.model, options)
+            made = _load(self.model, self._settings(options))
         if self.layers is not None:
             if self.backend != "torch":
                 raise EmbedderError(f"{self.name}: layers needs backend='torch'")
             keep_layers(made, self.layers, self.model)
         return made
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         device = self._devices[0] if len(self._devices) == 1 else None
-        settings = {"device": device, "backend": self.backend, **self._options}
+        settings = {"device": device, "backend": self.backend, **options}
         if len(self._devices) > 1:
             settings["device"] = "cpu"  # each process moves its own copy
         if self.backend == "torch":
@@ -267,12 +273,11 @@ def _check_place(model: str) -> None:
 
 
 def _load(model: str, settings: dict[str, Any]) -> Any:
-    if not Path(model).is_dir():
-        settings = _reached(model, settings)
-    package = _package()
+    from sentence_transformers import SentenceTransformer
+
     try:
         with _no_bar():
-            return package.SentenceTransformer(model, **settings)
+            return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
 
@@ -292,22 +297,16 @@ def _no_bar() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _package() -> Any:
-    try:
-        import sentence_transformers
-    except ModuleNotFoundError as error:
-        if error.name not in {"sentence_transformers", "torch"}:
-            raise
-        raise MissingExtra("sentence-transformers", "torch") from error
-    return sentence_transformers
+def _need_package() -> None:
+    if find_spec("sentence_transformers") is None or find_spec("torch") is None:
+        raise MissingExtra("sentence-transformers", "torch")
 
 
-def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _reached(model: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return settings that load a hub's model, from its cache where the hub is out of reach.
 
     Asked once and at once: loading asks for each file again for a minute before it gives up.
     """
-    _package()
     import huggingface_hub as hub
 
     repository = model if "/" in model else f"sentence-transformers/{model}"
@@ -340,9 +339,9 @@ def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _accelerated(device: str | None) -> bool:
     if device is not None:
         return not device.startswith("cpu")
-    _package()
-    get: Callable[[], str] = sys.modules["sentence_transformers"].util.get_device_name
-    return get() != "cpu"
+    from sentence_transformers.util import get_device_name
+
+    return str(get_device_name()) != "cpu"
 
 
 def _card(model: str) -> str:
