@@ -155,7 +155,7 @@ class SentenceTransformerEmbedder:
             # What can be wrong is found before the import, which takes seconds.
             _check_place(self.model)
             _need_package()
-            options = self._options
+            options: Mapping[str, Any] = self._options
             if not Path(self.model).is_dir():
                 options = _reached(self.model, options)
             made = _load(self.model, self._settings(options))
