@@ -320,6 +320,10 @@ def evaluate(
     k: Annotated[int, typer.Option("-k", help="How many hits are judged.")] = 10,
     split: Annotated[str, typer.Option(help="Which qrels of a folder.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Keep the result here, as JSON.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keep vectors in this directory, for the next run and after a stop."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it here: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -332,7 +336,7 @@ def evaluate(
     with console.progress("embedding", loaded.texts * len(kept or [0]), unit="texts") as advance:
         result = evaluation.evaluate(
             embedder, loaded, dims=evaluation.DIMS if dims is None else dims, layers=kept,
-            funnels=funnel or [], k=k, advance=advance,
+            funnels=funnel or [], k=k, cache=cache, advance=advance,
         )  # fmt: skip
     if out is not None:
         result.save(out)
@@ -341,9 +345,10 @@ def evaluate(
     if as_json:
         _print(result.to_dict())
         return
+    took = "" if result.seconds is None else f", {result.seconds:,.1f} s to embed"
     console.say(
         f"{result.embedder} on {result.dataset}: {_several(result.queries, result.unit)}, "
-        f"{_several(result.documents, 'text')}, {result.seconds:,.1f} s to embed",
+        f"{_several(result.documents, 'text')}{took}",
         style="bold",
     )
     console.say(result.table())

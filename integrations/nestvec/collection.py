@@ -111,7 +111,8 @@ def open_collection(
         # Its width is checked when it is used: reading about a collection loads no model.
         model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
-    return Collection(backend, head, model, batch_size, adaptor)
+    made_here = model if embedder is None or isinstance(embedder, str) else None
+    return Collection(backend, head, model, batch_size, made=made_here, adaptor=adaptor)
 
 
 def _width(name: str | None, made: int | None, dim: int | None) -> int:
@@ -188,10 +189,13 @@ class Collection:
         head: Head,
         embedder: Embedder | None,
         batch_size: int,
+        *,
+        made: Embedder | None = None,
         adaptor: Adaptor | None = None,
     ) -> None:
         self.backend, self.head = backend, head
         self.embedder, self.adaptor = embedder, adaptor
+        self.made = made  # the embedder, where nobody else has it
         self.nesting = head.nesting
         self.batch_size = batch_size
 

@@ -6,12 +6,14 @@ ir-measures (trec_eval), likeness by scipy's rank correlation.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ DIMS: tuple[int | str, ...] = (32, 64, 128, 256, "full")
 _DEPTH = 100
 
 #: Texts that are embedded in one call, so that progress can be told.
-_CHUNK = 1024
+_CHUNK = 512
 
 #: Scores that are held at once: 256 MB of float32.
 _SCORES = 64_000_000
@@ -62,7 +64,8 @@ class Evaluation:
     """An embedder measured on one set of data; `rows` from the longest prefix to the shortest.
 
     `task` is "retrieval" or "sts", `queries` counts queries or pairs, and `seconds` are those of
-    embedding everything once with the whole encoder, or with the first layers that were asked for.
+    embedding everything once, with the first of the layers that were asked for; None where a cache
+    had some of it.
     """
 
     embedder: str
@@ -71,7 +74,7 @@ class Evaluation:
     dim: int
     documents: int
     queries: int
-    seconds: float
+    seconds: float | None
     rows: tuple[Row, ...]
     adaptor: str | None = None
 
@@ -150,6 +153,7 @@ def evaluate(
     k: int = 10,
     split: str = "test",
     adaptor: Any = None,
+    cache: str | Path | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure an embedder by prefix length, by layers, and by funnel.
@@ -158,8 +162,10 @@ def evaluate(
     a path. `dims` are prefix lengths, "full" among them or not. `layers` are numbers of layers to
     keep, for embedders that can. `funnels` are plans such as "64:100": 100 candidates of the first
     64 numbers, rescored by full. `k` is how many hits nDCG, recall and MRR judge; recall@100 and
-    MAP judge 100. An `adaptor` makes the prefixes; full stays the model's own. `advance` is called
-    with the number of texts that were embedded just now.
+    MAP judge 100. An `adaptor` makes the prefixes; full stays the model's own. `cache` is a
+    directory that keeps vectors, by the embedder's spec string or name and the texts: an evaluation
+    that was stopped goes on there, and one with other dims embeds nothing. `advance` is called with
+    the number of texts that were embedded just now.
 
     Raises ConfigError (data), NestingError (dims), FunnelError, EmbedderError, or MissingExtra.
     """
@@ -174,15 +180,16 @@ def evaluate(
     if isinstance(data, Similarity) and funnels:
         raise ConfigError("funnels are for retrieval; likeness is measured by dims")
     rows: list[Row] = []
-    seconds = math.nan
+    seconds: list[float] = []
     width = models[0][1].dim
     nesting = _nesting(dims, width, funnels)
     fields = _asked(dims, nesting)
     ways = [plan(funnel, nesting, k) for funnel in funnels]
+    keep = _Keep(cache, embedder if isinstance(embedder, str) else model.name)
     for n, one in models:
         started = time.perf_counter()
-        made = _embedded(one, data, advance or (lambda _: None))
-        seconds = time.perf_counter() - started if math.isnan(seconds) else seconds
+        made = _embedded(one, data, keep, advance or (lambda _: None))
+        seconds.append(time.perf_counter() - started)
         one_side, other = (_nested(vectors, nesting, adaptor) for vectors in made)
         if isinstance(data, Similarity):
             rows += _alike(n, data, one_side, other, fields)
@@ -196,7 +203,7 @@ def evaluate(
         dim=width,
         documents=data.texts if isinstance(data, Similarity) else len(data.documents),
         queries=len(data.pairs) if isinstance(data, Similarity) else len(data.queries),
-        seconds=round(seconds, 2),
+        seconds=None if keep.used else round(seconds[0], 2),
         rows=tuple(rows),
         adaptor=None if adaptor is None else adaptor.name,
     )
@@ -248,47 +255,83 @@ def _kept(model: Embedder, layers: int) -> Embedder:
     return kept
 
 
+class _Keep:
+    """A directory of vectors, each file a chunk of texts of one embedder; or none."""
+
+    def __init__(self, directory: str | Path | None, embedder: str) -> None:
+        self.directory = None if directory is None else Path(directory)
+        self.embedder, self.used = embedder, False
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+
+    def get(self, kind: str, texts: Sequence[str], make: Callable[[], Matrix]) -> Matrix:
+        """Return the vectors that are kept, or make and keep them."""
+        if self.directory is None:
+            return make()
+        told = json.dumps([self.embedder, kind, *texts])
+        path = self.directory / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.npy"
+        if path.exists():
+            self.used = True
+            kept: Matrix = np.load(path, allow_pickle=False)
+            return kept
+        made = make()
+        with tempfile.NamedTemporaryFile(dir=self.directory, delete=False) as file:
+            np.save(file, made)
+        Path(file.name).replace(path)  # whole or not at all
+        return made
+
+
 def _embedded(
-    model: Embedder, data: Retrieval | Similarity, advance: Callable[[int], None]
+    model: Embedder, data: Retrieval | Similarity, keep: _Keep, advance: Callable[[int], None]
 ) -> tuple[Matrix, Matrix]:
     """Return the unit vectors of queries and documents, or of both sides of the pairs."""
+
+    def vectors(
+        kind: str, embed: Callable[[Sequence[str]], Any], texts: Sequence[str], ids: Sequence[str]
+    ) -> Matrix:
+        """Return the unit vectors of texts, embedded like with like so that batches are even."""
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        made: Matrix = np.empty((len(texts), model.dim), np.float32)
+        for start in range(0, len(order), _CHUNK):
+            part = order[start : start + _CHUNK]
+            several, named = [texts[i] for i in part], [ids[i] for i in part]
+            make = partial(_unit, model, embed, several, named)
+            made[part] = keep.get(f"{model.name} {kind}", several, make)
+            advance(len(part))
+        return made
+
     if isinstance(data, Similarity):
-        sides = [[pair[side] for pair in data.pairs] for side in (0, 1)]
-        one, other = (_vectors(model.embed_documents, model, side, advance) for side in sides)
+        ids = [str(n) for n in range(1, len(data.pairs) + 1)]
+        one, other = (
+            vectors("document", model.embed_documents, [pair[side] for pair in data.pairs], ids)
+            for side in (0, 1)
+        )
         return one, other
     several = getattr(model, "embed_queries", None) or _one_by_one(model)
-    queries = _vectors(several, model, list(data.queries.values()), advance, list(data.queries))
-    ids = list(data.documents)
-    texts = list(data.documents.values())
-    return queries, _vectors(model.embed_documents, model, texts, advance, ids)
+    asked, documents = data.queries, data.documents
+    return (
+        vectors("query", several, list(asked.values()), list(asked)),
+        vectors("document", model.embed_documents, list(documents.values()), list(documents)),
+    )
 
 
 def _one_by_one(model: Embedder) -> Callable[[Sequence[str]], Any]:
     return lambda texts: [model.embed_query(text) for text in texts]
 
 
-def _vectors(
-    embed: Callable[[Sequence[str]], Any],
+def _unit(
     model: Embedder,
+    embed: Callable[[Sequence[str]], Any],
     texts: Sequence[str],
-    advance: Callable[[int], None],
-    ids: Sequence[str] | None = None,
+    ids: Sequence[str],
 ) -> Matrix:
-    """Return the unit vectors of texts, embedded like with like so that batches are even."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    made: Matrix = np.empty((len(texts), model.dim), np.float32)
-    for start in range(0, len(order), _CHUNK):
-        part = order[start : start + _CHUNK]
-        rows = embed([texts[i] for i in part])
-        if len(rows) != len(part):
-            raise EmbedderError(f"{model.name} made {len(rows)} vectors of {len(part)} texts")
-        names = [f"text {ids[i] if ids else i + 1!r}" for i in part]
-        try:
-            made[part] = unit_rows(rows, model.dim, names)
-        except NestingError as error:
-            raise EmbedderError(f"embedder {model.name!r}: {error}") from error
-        advance(len(part))
-    return made
+    rows = embed(texts)
+    if len(rows) != len(texts):
+        raise EmbedderError(f"{model.name} made {len(rows)} vectors of {len(texts)} texts")
+    try:
+        return unit_rows(rows, model.dim, [f"text {id!r}" for id in ids])
+    except NestingError as error:
+        raise EmbedderError(f"embedder {model.name!r}: {error}") from error
 
 
 def _nested(vectors: Matrix, nesting: Nesting, adaptor: Any) -> dict[str, Matrix]:

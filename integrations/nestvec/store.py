@@ -274,8 +274,10 @@ class Store(_Opened):
         return AsyncStore(self._collection)
 
     def close(self) -> None:
-        """Let go of the engine; safe to call twice."""
+        """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         self._collection.backend.close()
+        if close := getattr(self._collection.made, "close", None):
+            close()
 
     def __enter__(self) -> Store:
         return self
@@ -327,8 +329,13 @@ class AsyncStore(_Opened):
         return Store(self._collection)
 
     async def close(self) -> None:
-        """Let go of the engine; safe to call twice."""
+        """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         await self._collection.backend.aclose()
+        made = self._collection.made
+        if aclose := getattr(made, "aclose", None):
+            await aclose()
+        elif close := getattr(made, "close", None):
+            close()
 
     async def __aenter__(self) -> AsyncStore:
         return self

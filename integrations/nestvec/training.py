@@ -190,11 +190,11 @@ def _fit(
     transformers, losses = package(), package("losses")
     try:
         from datasets import Dataset
-        from transformers import PrinterCallback, TrainerCallback
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "train") from error
+    callbacks = package("transformers")
 
-    class Watch(TrainerCallback):
+    class Watch(callbacks.TrainerCallback):  # type: ignore[name-defined,misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             advance(state.global_step, state.max_steps)
 
@@ -228,7 +228,7 @@ def _fit(
         loss=getattr(losses, LOSSES[recipe.loss])(learner, inner, lengths),
         callbacks=[Watch()],
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(callbacks.PrinterCallback)
     learner.train()
     trainer.train(resume_from_checkpoint=_last(checkpoints))
 

@@ -33,7 +33,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def docs() -> Retrieval:
     """Docstrings: the first paragraph asks for the rest."""
-    texts, titles = {}, {}
+    texts: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for document in stdlib_docs.documents(stdlib_docs.sources()[:60]):
         whole = document.passages[0].text.partition(": ")[2]
         title, _, text = whole.partition("\n\n")

@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     judged: Judged | None
 
 
-class _Rotation(nn.Module):
+class _Rotation(nn.Module):  # type: ignore[misc]
     """A rotation that stays one while it is trained."""
 
     def __init__(self, numbers: Numbers) -> None:
@@ -68,7 +68,7 @@ class _Rotation(nn.Module):
         return {"rotation": (left @ right).astype(np.float32)}
 
 
-class _Network(nn.Module):
+class _Network(nn.Module):  # type: ignore[misc]
     """c + f(c), with c rotated first where there is a rotation."""
 
     def __init__(self, numbers: Numbers) -> None:
@@ -118,7 +118,7 @@ def train(
         if state["done"] - state["at"] >= training.patience:
             break
         optimizer.zero_grad()
-        losses(made, state["done"]).backward()  # type: ignore[no-untyped-call]
+        losses(made, state["done"]).backward()
         optimizer.step()
         state["done"] += 1
         if state["done"] % training.check_every == 0 or state["done"] == training.iterations:

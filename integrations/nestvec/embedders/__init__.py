@@ -38,6 +38,9 @@ class Embedder(Protocol):
 #: What spec strings look like, for error messages.
 SPECS = ("static", "st:NAME_OR_DIR[?layers=13]", "openai:MODEL[@BASE_URL]")
 
+#: What may follow the name in st:; all but layers only say how it is computed.
+_OPTIONS = ("layers", "dtype", "device", "backend")
+
 _SPEC = re.compile(r"static|st:(?P<st>.+)|openai:(?P<openai>.+?)(?:@(?P<url>https?://.+))?")
 
 
@@ -89,9 +92,13 @@ def _from_spec(spec: str) -> Embedder:
 
 def _options(spec: str, written: str) -> dict[str, Any]:
     """Return what a spec string says after its question mark."""
-    if not written:
-        return {}
-    match = re.fullmatch(r"layers=(\d+)", written)
-    if match is None:
-        raise EmbedderError(f"cannot read {written!r} in embedder {spec!r}; write ?layers=13")
-    return {"layers": int(match[1])}
+    options: dict[str, Any] = {}
+    for item in filter(None, written.split("&")):
+        name, _, value = item.partition("=")
+        if name not in _OPTIONS or not value or (name == "layers" and not value.isdigit()):
+            raise EmbedderError(
+                f"cannot read {item!r} in embedder {spec!r}; write ?layers=13, and "
+                f"{', '.join(_OPTIONS)} joined by &"
+            )
+        options[name] = int(value) if name == "layers" else value
+    return options

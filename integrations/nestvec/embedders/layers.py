@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 from ..errors import EmbedderError
@@ -18,9 +19,10 @@ def keep_layers(model: Any, layers: int, name: str) -> None:
     """Cut a SentenceTransformer's encoder after its first layers, in place.
 
     The stack of layers is the only list of modules that is not inside of another, holds most of
-    the encoder beside its embeddings, and is as long as the configuration says. Then the hidden
-    states of a sentence must be those of the whole encoder up to there: so it is a plain stack,
-    and nothing of the rest is left. Where it is not EmbedderError is raised, the model unchanged.
+    the encoder beside its embeddings, and is as long as the configuration says. Running it shows
+    that it is a plain stack: each layer is called once, in order, with what left the one before
+    it; and the layers that are kept do after the cut what they did before. Where it is not so,
+    EmbedderError is raised and the model is as it was.
     """
     encoder = getattr(model, "transformers_model", None)
     if encoder is None:
@@ -28,22 +30,21 @@ def keep_layers(model: Any, layers: int, name: str) -> None:
     parent, attribute, stack = _stack(encoder, name)
     if layers > len(stack):
         raise EmbedderError(f"layers={layers}, but {name} has {len(stack)} layers")
-    before = _states(model, encoder, name)
+    before = _passed(model, encoder, stack)
+    if len(before) != len(stack) or not all(
+        _same(left, entered) for (_, left), (entered, _) in pairwise(before)
+    ):
+        raise _not_understood(name, "its layers are no plain stack")
     counts = _set_counts(encoder.config, len(stack), layers)
     setattr(parent, attribute, stack[:layers])
-    try:
-        after = _states(model, encoder, name)
-        if (
-            len(before) != len(stack) + 1
-            or len(after) != layers + 1
-            or not all(_same(b, a) for b, a in zip(before[:layers], after[:layers], strict=True))
-        ):
-            raise _not_understood(name, "its layers are no plain stack")
-    except EmbedderError:
+    after = _passed(model, encoder, stack[:layers])
+    if len(after) != layers or not all(
+        _same(one, other) for (_, one), (_, other) in zip(before[:layers], after, strict=True)
+    ):
         setattr(parent, attribute, stack)
         for key, value in counts.items():
             setattr(encoder.config, key, value)
-        raise
+        raise _not_understood(name, "without its last layers the others do something else")
 
 
 def _stack(encoder: Any, name: str) -> tuple[Any, str, Any]:
@@ -93,32 +94,35 @@ def _set_counts(config: Any, whole: int, layers: int) -> dict[str, Any]:
     return before
 
 
-def _states(model: Any, encoder: Any, name: str) -> Any:
-    """Return the hidden states of a sentence: before the first layer, and after each."""
-    features = model.preprocess(["How many layers does it take?"])
-    inputs = {
-        key: value.to(encoder.device)
-        for key, value in features.items()
-        if key in {"input_ids", "attention_mask"}
-    }
-    with _evaluating(encoder):
-        states = encoder(**inputs, output_hidden_states=True).hidden_states
-    if states is None:
-        raise _not_understood(name, "it does not tell what leaves each layer")
-    return [state.detach() for state in states]
+def _passed(model: Any, encoder: Any, stack: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return what entered and what left each layer for a sentence, in the order of the calls.
 
+    A list that is shorter than the stack, or empty, where it is not called as layers are.
+    """
+    seen: list[tuple[int, Any, Any]] = []
 
-@contextmanager
-def _evaluating(encoder: Any) -> Iterator[None]:
+    def hook(n: int) -> Any:
+        def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], left: Any) -> None:
+            entered = args[0] if args else kwargs.get("hidden_states")
+            seen.append((n, entered, left[0] if isinstance(left, tuple) else left))
+
+        return keep
+
     training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)
+    with ExitStack() as after:
+        after.callback(encoder.train, training)
+        encoder.eval()
+        for n, layer in enumerate(stack):
+            after.callback(layer.register_forward_hook(hook(n), with_kwargs=True).remove)
+        model.encode(["How many layers does it take?"], show_progress_bar=False)
+    if [n for n, _, _ in seen] != list(range(len(stack))):
+        return []
+    return [(entered, left) for _, entered, left in seen]
 
 
 def _same(one: Any, other: Any) -> bool:
+    if getattr(one, "shape", None) is None or one.shape != getattr(other, "shape", None):
+        return False
     return bool(((one.float() - other.float()).abs() <= 1e-3 + 1e-3 * one.float().abs()).all())
 
 

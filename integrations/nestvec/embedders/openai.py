@@ -51,7 +51,7 @@ class _Part:
     texts: Sequence[str]
 
     def smaller(self) -> list[_Part]:
-        """Return it as its first text alone, which tells whether size was the matter, and halves."""
+        """Return it as its first text alone, which tells whether size mattered, and halves."""
         middle = (len(self.texts) + 1) // 2
         ends = (0, 1, middle, len(self.texts))
         return [
@@ -74,7 +74,9 @@ class OpenAIEmbedder:
     again `retries` times, as late as the server says or with growing pauses; `timeout` is that of
     one request in seconds.
     Prompts come from the model's profile where they are not given; `query_options` and
-    `document_options` are more fields of the request, such as Voyage's input_type.
+    `document_options` are more fields of the request, such as Voyage's input_type. `floats` is for
+    endpoints that refuse to write numbers as base64, the protocol's shorter form. `dim` says how
+    long full vectors are where no request shall be made to learn it.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class OpenAIEmbedder:
         document_prompt: str | None = None,
         query_options: Mapping[str, Any] | None = None,
         document_options: Mapping[str, Any] | None = None,
-        encoding_format: str | None = None,
+        floats: bool = False,
         dim: int | None = None,
     ) -> None:
         if not model.strip():
@@ -106,7 +108,7 @@ class OpenAIEmbedder:
                 raise ConfigError(f"{name} is too small: {number!r}")
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._concurrency, self._retries, self._timeout = concurrency, retries, timeout
-        self._format = encoding_format
+        self._floats = floats
         profile = self.profile = find(model)
         self._query = _how(profile, query_prompt, query_options, query=True)
         self._document = _how(profile, document_prompt, document_options, query=False)
@@ -160,7 +162,8 @@ class OpenAIEmbedder:
             client.close()
 
     async def aclose(self) -> None:
-        """Close the connections that this event loop has opened."""
+        """Close the connections that this event loop has opened, and the blocking ones."""
+        self.close()
         client = self._aclients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
@@ -173,8 +176,9 @@ class OpenAIEmbedder:
     def _embed(self, texts: Sequence[str], prompt: str, options: Mapping[str, Any]) -> Flow[Matrix]:
         """Return one row for each text; every request is a list of requests to send at once."""
         texts = [prompt + text for text in texts]
-        waiting = self._parts(texts)
+        waiting = self._parts(texts, 0, self._batch_size)
         rows: list[Any] = [None] * len(texts)
+        taken, too_large = {0}, len(texts) + 1
         while waiting:
             # Few enough that one refusal of all of them costs little.
             wave, waiting = waiting[: 4 * self._concurrency], waiting[4 * self._concurrency :]
@@ -183,6 +187,7 @@ class OpenAIEmbedder:
             for part, answer in zip(wave, answers, strict=True):
                 if not isinstance(answer, Exception):
                     rows[part.start : part.start + len(part.texts)] = self._rows(part, answer)
+                    taken.add(len(part.texts))
                 elif len(part.texts) > 1:
                     refused.append(part)
                 else:
@@ -190,21 +195,25 @@ class OpenAIEmbedder:
                         f"{self.name} refused text {part.start + 1} of {len(texts)}, of "
                         f"{len(part.texts[0]):,} characters: {self._told(answer)}"
                     ) from self._cause(answer)
-            if refused == wave:  # so it is their size, or no text is taken at all
-                self._batch_size = min(self._batch_size, max(len(p.texts) for p in wave) // 2)
-                waiting = [p for part in waiting for p in self._parts(part.texts, part.start)]
+            too_large = min([too_large, *(len(part.texts) for part in refused)])
+            if len(refused) > 1:  # one alone may be refused for one text in it
+                size = too_large // 2
+                waiting = [p for part in waiting for p in self._parts(part.texts, part.start, size)]
             waiting = [smaller for part in refused for smaller in part.smaller()] + waiting
+        if too_large <= len(texts):  # so all of it was taken in smaller requests
+            self._batch_size = max(1, *(size for size in taken if size < too_large))
         made = self._matrix(rows)
         if self.profile is not None:
             made = np.asarray(self.profile.prepared(made), np.float32)
         return made
 
-    def _parts(self, texts: Sequence[str], start: int = 0) -> list[_Part]:
+    def _parts(self, texts: Sequence[str], start: int, most: int) -> list[_Part]:
+        """Return texts as requests of at most so many of them, and of so many tokens."""
         parts: list[_Part] = []
         begin = tokens = 0
         for n, text in enumerate(texts):
             size = _tokens(text)
-            full = n - begin >= self._batch_size or tokens + size > self._batch_tokens
+            full = n - begin >= most or tokens + size > self._batch_tokens
             if full and n > begin:
                 parts.append(_Part(start + begin, texts[begin:n]))
                 begin, tokens = n, 0
@@ -217,8 +226,8 @@ class OpenAIEmbedder:
         request: dict[str, Any] = {"model": self.model, "input": list(part.texts)}
         if options:
             request["extra_body"] = dict(options)
-        if self._format is not None:
-            request["encoding_format"] = self._format
+        if self._floats:
+            request["encoding_format"] = "float"
         return request
 
     def _rows(self, part: _Part, answer: Any) -> list[Any]:
@@ -240,7 +249,7 @@ class OpenAIEmbedder:
             try:
                 vector = np.asarray(row, dtype=np.float32)
             except (TypeError, ValueError):
-                vector = np.empty(())
+                vector = np.empty((), np.float32)
             if vector.ndim != 1 or not vector.size:
                 raise EmbedderError(
                     f"{self.name} gave no vector of numbers for text {n + 1} of {len(rows)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -156,16 +157,22 @@ class SentenceTransformerEmbedder:
     def _made(self) -> Any:
         made = self._given
         if isinstance(made, (str, Path)):
-            made = _load(self.model, self._settings())
+            # What can be wrong is found before the import, which takes seconds.
+            _check_place(self.model)
+            _need_package()
+            options: Mapping[str, Any] = self._options
+            if not Path(self.model).is_dir():
+                options = _reached(self.model, options)
+            made = _load(self.model, self._settings(options))
         if self.layers is not None:
             if self.backend != "torch":
                 raise EmbedderError(f"{self.name}: layers needs backend='torch'")
             keep_layers(made, self.layers, self.model)
         return made
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         device = self._devices[0] if len(self._devices) == 1 else None
-        settings = {"device": device, "backend": self.backend, **self._options}
+        settings = {"device": device, "backend": self.backend, **options}
         if len(self._devices) > 1:
             settings["device"] = "cpu"  # each process moves its own copy
         if self.backend == "torch":
@@ -247,14 +254,11 @@ def _named(model: Any) -> str:
         card = getattr(model, "model_card_data", None)
         return str(getattr(card, "base_model", None) or type(model).__name__)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if path.is_dir() or isinstance(model, Path):
         return str(path.resolve())
-    written = str(model)
-    if isinstance(model, Path) or written[:1] in {".", "/", "~"} or written.count("/") > 1:
-        raise EmbedderError(f"no directory {written!r}; a model at a hub is written OWNER/NAME")
-    if not written.strip():
+    if not model.strip():
         raise EmbedderError("the model has no name; write st:NAME_OR_DIR")
-    return written
+    return model
 
 
 def _checked_layers(layers: int | None) -> int | None:
@@ -263,41 +267,67 @@ def _checked_layers(layers: int | None) -> int | None:
     return layers
 
 
-def _load(model: str, settings: dict[str, Any]) -> Any:
+def _check_place(model: str) -> None:
+    """Raise EmbedderError on what is neither a directory of a model nor a hub's name."""
     directory = Path(model)
     if directory.is_dir():
         if not any((directory / name).is_file() for name in ("modules.json", "config.json")):
             raise EmbedderError(f"{model} is no model: it has neither modules.json nor config.json")
-    else:
-        settings = _reached(model, settings)
-    transformers = package()
+    elif model[:1] in {".", "/", "~"} or model.count("/") > 1:
+        raise EmbedderError(f"no directory {model!r}; a model at a hub is written OWNER/NAME")
+
+
+def _load(model: str, settings: dict[str, Any]) -> Any:
+    from sentence_transformers import SentenceTransformer
+
     try:
-        return transformers.SentenceTransformer(model, **settings)
+        with _no_bar():
+            return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
 
 
 def package(part: str = "") -> Any:
-    """Return sentence_transformers, or a part of it such as its losses. Raises MissingExtra."""
-    try:
-        import sentence_transformers
-    except ModuleNotFoundError as error:
-        if error.name not in {"sentence_transformers", "torch"}:
-            raise
-        raise MissingExtra("sentence-transformers", "torch") from error
-    if not part:
-        return sentence_transformers
+    """Return sentence_transformers, its part "losses" or "modules", or transformers.
+
+    Raises MissingExtra.
+    """
+    _need_package()
+    import sentence_transformers
+    import transformers
+
+    if part in {"", "transformers"}:
+        return transformers if part else sentence_transformers
     moved = f"sentence_transformers.sentence_transformer.{part}"  # since 6
     known = find_spec("sentence_transformers.sentence_transformer") is not None
     return import_module(moved if known else f"sentence_transformers.{part}")
 
 
-def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Show no bar for reading weights, which are there in a second, where nobody would see it."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def _need_package() -> None:
+    if find_spec("sentence_transformers") is None or find_spec("torch") is None:
+        raise MissingExtra("sentence-transformers", "torch")
+
+
+def _reached(model: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return settings that load a hub's model, from its cache where the hub is out of reach.
 
     Asked once and at once: loading asks for each file again for a minute before it gives up.
     """
-    package()
     import huggingface_hub as hub
 
     repository = model if "/" in model else f"sentence-transformers/{model}"
@@ -330,9 +360,9 @@ def _reached(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 def _accelerated(device: str | None) -> bool:
     if device is not None:
         return not device.startswith("cpu")
-    package()
-    get: Callable[[], str] = sys.modules["sentence_transformers"].util.get_device_name
-    return get() != "cpu"
+    from sentence_transformers.util import get_device_name
+
+    return str(get_device_name()) != "cpu"
 
 
 def _card(model: str) -> str:
