@@ -13,6 +13,7 @@ from ..nesting import Matrix
 from .base import Adaptor, embedded, matrix
 from .judged import Judged
 from .rotation import RotationAdaptor
+from .training import Training, train
 
 __all__ = ["MatryoshkaAdaptor"]
 
@@ -61,7 +62,7 @@ class MatryoshkaAdaptor(Adaptor):
         rotate: bool = True,
         queries: Any = None,
         judgements: Iterable[Any] | None = None,
-        training: Any = None,
+        training: Training | None = None,
         embedder: str | None = None,
         seed: int = 0,
     ) -> MatryoshkaAdaptor:
@@ -78,8 +79,6 @@ class MatryoshkaAdaptor(Adaptor):
         AdaptorError, with these figures, where it is not better; where there are too few vectors,
         with the number needed; and as `RotationAdaptor.fit` does. Needs the extra `torch`.
         """
-        from .training import Training, train
-
         if (queries is None) != (judgements is None):
             raise AdaptorError("queries and judgements are given together, or neither is")
         rows = matrix(vectors)
@@ -93,7 +92,7 @@ class MatryoshkaAdaptor(Adaptor):
             numbers = _beginning(dim, rotation if rotate else None, seed)
             return rotation, numbers, lambda numbers: cls.from_arrays(numbers, embedder=embedder)
 
-        _, made, figures = train(
+        made, figures = train(
             rows, dims, start, training=training or Training(), seed=seed, judged=judged
         )
         if figures.gain <= 0:

@@ -13,6 +13,7 @@ from ..embedders import resolve
 from ..errors import AdaptorError
 from ..nesting import Matrix
 from .base import Adaptor, blocks, embedded, matrix
+from .training import Training, train
 
 __all__ = ["RotationAdaptor"]
 
@@ -122,7 +123,7 @@ class RotationAdaptor(Adaptor):
         return cls(q * np.sign(np.diag(r)), embedder=embedder, about={"start": "random"})
 
     def improved(
-        self, vectors: Any, *, dims: Sequence[int], training: Any = None, seed: int = 0
+        self, vectors: Any, *, dims: Sequence[int], training: Training | None = None, seed: int = 0
     ) -> RotationAdaptor:
         """Return a rotation trained on from this one, or this one where that did not help.
 
@@ -132,8 +133,6 @@ class RotationAdaptor(Adaptor):
         memory; `training` is a `Training`. Raises AdaptorError as `fit` does, and where there are
         too few vectors to hold some out. Needs the extra `torch`.
         """
-        from .training import Training, train
-
         rows = matrix(vectors)
         if rows.shape[1] != self.dim:
             raise AdaptorError(f"vectors have {rows.shape[1]} numbers, the rotation {self.dim}")
@@ -142,7 +141,7 @@ class RotationAdaptor(Adaptor):
         def start(_: Matrix) -> Any:
             return self, self.arrays, lambda numbers: RotationAdaptor(numbers["rotation"])
 
-        _, made, figures = train(rows, dims, start, training=wanted, seed=seed)
+        made, figures = train(rows, dims, start, training=wanted, seed=seed)
         about = {**self.about, "improved": str(figures)}
         best = made if figures.gain > 0 else self
         return RotationAdaptor(best.arrays["rotation"], embedder=self.embedder, about=about)

@@ -64,8 +64,8 @@ def train(
     training: Training,
     seed: int,
     judged: Judged | None = None,
-) -> tuple[Adaptor, Adaptor, Figures]:
-    """Return what there was before training, what training made, and figures of both.
+) -> tuple[Adaptor, Figures]:
+    """Return what training made, and figures of the adaptor to beat and of it.
 
     `start` is given the vectors that training sees, and returns the adaptor to beat, the numbers
     to begin with, and what makes an adaptor of such numbers. Half of the held-out queries stop the
@@ -100,7 +100,7 @@ def train(
         key=_key({**numbers, "vectors": vectors}, judged, f"{lengths} {settings} {seed}"),
     )
     made = make(reached)
-    return rival, made, figures(made, last=True)
+    return made, figures(made, last=True)
 
 
 def _key(arrays: Mapping[str, Matrix], judged: Judged | None, settings: str) -> str:
