@@ -70,7 +70,7 @@ def test_candidates_are_those_of_the_adapted_prefixes(engine: Engine, adaptor: A
     scores = prefixes @ asked / np.linalg.norm(prefixes, axis=1)
     hits = store.search(query, k=12, funnel="4:12", where=F("even") == True)  # noqa: E712
     best = [f"{i}" for i in np.argsort(-scores) if i % 2 == 0]
-    shards = store.info().engine.get("shards", 1)  # each has its own candidates
+    shards = store.info().engine.get("shards") or 1  # each has its own candidates
     assert {hit.id for hit in hits} <= set(best[: 12 * shards])
     assert shards > 1 or {hit.id for hit in hits} == set(best[:12])
     store.add_records([Record("3", "new", {}, -rows[3])])
