@@ -377,7 +377,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--ingest", type=int, default=50_000)
     parser.add_argument("--peer", type=int, default=5_000)
-    parser.add_argument("--storage", type=int, default=200_000)
+    parser.add_argument("--storage", type=int, help="as many as --records, if left out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     url = options.url or own_server(Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
@@ -389,9 +389,8 @@ def main() -> None:
     if options.records:
         results["search"] = search(url, vectors(options.records))
         print(json.dumps(results["search"], indent=2, ensure_ascii=False), flush=True)
-    if options.storage:
-        queries = vectors(QUERIES, seed=1)
-        results["storage"] = external(url, vectors(options.storage), queries, 150)
+    if stored := options.records if options.storage is None else options.storage:
+        results["storage"] = external(url, vectors(stored), vectors(QUERIES, seed=1), 150)
         print(json.dumps(results["storage"], indent=2))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False))
