@@ -114,6 +114,7 @@ class Collection:
                     "deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
                     "default_segment_number": 0, "flush_interval_sec": 5,
                 },
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "metadata": self.metadata or None,
             },
             "payload_schema": self.indexes,

@@ -33,7 +33,7 @@ def name() -> Iterator[str]:
 @pytest.fixture
 def place(name: str) -> dict[str, Any]:
     """What connect is given for it."""
-    return {"url": qdrant.server(), "collection": name, **qdrant.options}
+    return {**qdrant.place(), "collection": name}
 
 
 @pytest.fixture

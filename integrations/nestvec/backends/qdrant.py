@@ -7,7 +7,6 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -265,7 +264,7 @@ class QdrantBackend(Backend):
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
-            added = numbers + len(json.dumps(made))
+            added = numbers + len(repr(made))
             if n > start and (n - start == most or nbytes + added > _BYTES):
                 yield slice(start, n)
                 start, nbytes = n, 0
@@ -528,6 +527,8 @@ class QdrantBackend(Backend):
     @property
     def _agreed(self) -> dict[str, Any]:
         agreed = self._options.read_consistency
+        if isinstance(agreed, str):
+            agreed = models.ReadConsistencyType(agreed)  # over gRPC a plain string is an error
         return {} if agreed is None else {"consistency": agreed}
 
     @property
