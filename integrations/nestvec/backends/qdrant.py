@@ -63,6 +63,10 @@ _PAGE = 1_000
 #: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
 _BYTES, _NUMBER = 3_000_000, 12
 
+#: Levels of metadata in payloads. gRPC takes 100 messages within each other, of which a dict is
+#: three, and the nodes of a cluster speak it among themselves.
+_DEPTH = 16
+
 #: Seconds for which a store takes what it knows of a collection for true: others may have made an
 #: index since, or the first document whose numbers the server may read otherwise.
 _FRESH = 10.0
@@ -245,7 +249,7 @@ class QdrantBackend(Backend):
     def upsert(self, batch: Batch) -> Flow[None]:
         self._writable()
         payloads = [
-            payload(id, text, metadata)
+            payload(id, text, metadata, _DEPTH)
             for id, text, metadata in zip(batch.ids, batch.texts, batch.metadatas, strict=True)
         ]
         if not self._drift and any("raw" in made for made in payloads):
@@ -483,7 +487,7 @@ class QdrantBackend(Backend):
         layout, indexes = self._layout, {} if self._local else self._indexes
         return Dialect(
             layout.point_id, drift=self._drift, root=layout.root, indexes=indexes,
-            parsed=not self._local and not self._options.prefer_grpc,
+            depth=_DEPTH, parsed=not self._local and not self._options.prefer_grpc,
         )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
