@@ -15,6 +15,11 @@ settings.load_profile("nestvec")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
     parser.addoption(
+        "--pg-pooled",
+        action="store_true",
+        help="what --pg-dsn names is a pooler of transactions, such as PgBouncer",
+    )
+    parser.addoption(
         "--qdrant-url",
         help="a Qdrant server to test against, with QDRANT_API_KEY; the tests make collections "
         "named nestvec-test-… there, and delete them",
@@ -33,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     postgres.dsn = config.getoption("--pg-dsn")
+    if config.getoption("--pg-pooled"):
+        postgres.settings["pgbouncer"] = True
     qdrant.use(config.getoption("--qdrant-url"), config.getoption("--qdrant-option"))
 
 

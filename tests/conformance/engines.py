@@ -48,7 +48,7 @@ ENGINES: dict[str, Callable[[Path], Place]] = {
     "edge": lambda path: Place(f"edge:{path / 'edge'}"),
     "qdrant": lambda _: _on_server(qdrant.place()),
     "qdrant+local": lambda _: Place("qdrant+local::memory:"),
-    "postgres": lambda _: Place(postgres.place()),
+    "postgres": lambda _: Place(postgres.place(), options=postgres.settings),
 }
 
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and

@@ -67,9 +67,22 @@ def asked(flow: Any, answers: Answers) -> list[Request]:
         return sent
 
 
-def search(where: Filter | None = None, funnel: str = "2:20 4:int8:9") -> list[Request]:
+POINT = models.ScoredPoint(
+    id=1, version=0, score=0.5, payload={"id": "a", "text": "", "metadata": {}}
+)
+
+
+def search(
+    where: Filter | None = None, funnel: str = "2:20 4:int8:9", found: int = 3, there: int = 9
+) -> list[Request]:
+    """Return the requests of a search that finds some of what is there."""
     flow = backend().search(QUERIES, plan(funnel, NESTING, 3, 2), where)
-    return asked(flow, {"query_points": models.QueryResponse(points=[]), "scroll": ([], None)})
+    answers: Answers = {
+        "query_points": models.QueryResponse(points=[POINT] * found),
+        "count": models.CountResult(count=there),
+        "scroll": ([], None),
+    }
+    return asked(flow, answers)
 
 
 # Searching
@@ -97,6 +110,31 @@ def test_a_query_is_one_request_of_nested_lists() -> None:
     assert "with_vectors" not in said
 
 
+def test_a_filter_may_walk_the_graph_past_what_does_not_match() -> None:
+    for where, past in [(F("n") >= 3, 1.0), (F.id_in(["a"]), 0.5)]:
+        (request,) = search(where, "2:20")
+        (stage,) = request.arguments["prefetch"]
+        assert stage.params.acorn.enable is True
+        assert stage.params.acorn.max_selectivity == past
+        assert stage.params.exact is False
+    (stage,) = search(None, "2:20")[0].arguments["prefetch"]
+    assert stage.params.acorn is None
+
+
+def test_hits_that_the_graph_lost_its_way_to_come_from_an_exact_pass() -> None:
+    first, counted, again = search(F("n") >= 3, "2:20", found=2, there=5)
+    assert counted.method == "count"
+    assert counted.arguments["count_filter"] == first.arguments["prefetch"][0].filter
+    (stage,) = again.arguments["prefetch"]
+    assert stage.params.exact is True
+    # Two of four follow an offset of two, and nothing was filtered or left to a graph below.
+    assert [request.method for request in search(F("n") >= 3, "2:20", found=2, there=4)] == [
+        "query_points", "count",
+    ]  # fmt: skip
+    for where, funnel in [(None, "2:20"), (F("n") >= 3, "exact")]:
+        assert len(search(where, funnel, found=2)) == 1
+
+
 def test_an_exact_search_is_filtered_where_it_scans() -> None:
     (request,) = search(F("n") >= 3, "exact")
     assert request.arguments["prefetch"] is None
@@ -113,7 +151,8 @@ def test_candidates_bring_no_payload() -> None:
 def test_many_queries_are_one_request() -> None:
     many = [QUERIES] * 4
     flow = backend(shard_key="eu").search_many(many, plan("2:20", NESTING, 3), F("a") == 1)
-    (request,) = asked(flow, {"query_batch_points": []})
+    found = [models.QueryResponse(points=[POINT] * 3)] * 4
+    (request,) = asked(flow, {"query_batch_points": found})
     assert len(request.arguments["requests"]) == 4
     assert {each.shard_key for each in request.arguments["requests"]} == {"eu"}
 
@@ -139,8 +178,9 @@ def test_a_filter_is_a_model_of_the_api_over_rest_and_grpc(where: Filter, drift:
 def test_a_query_is_a_model_of_the_api_over_rest_and_grpc(funnel: str) -> None:
     condition = wire.filter_of({"must": [{"key": "metadata.a", "match": {"value": 1}}]})
     made = wire.query(
-        QUERIES, plan(funnel, NESTING, 3), condition, backend()._layout.name_of, using="full"
-    )
+        QUERIES, plan(funnel, NESTING, 3), condition, backend()._layout.name_of, acorn=0.5,
+        using="full",
+    )  # fmt: skip
     written = made.model_dump_json(exclude_unset=True, exclude_none=True)
     read = models.QueryRequest.model_validate_json(written)
     assert json.loads(read.model_dump_json(exclude_unset=True, exclude_none=True)) == json.loads(
@@ -273,7 +313,9 @@ def test_bytes_are_compared_by_distance() -> None:
     assert vectors["d4_uint8"].on_disk is False
     nesting = Nesting.of(("4:uint8",), 8)
     queries = {name: rows[0] for name, rows in nest([[1, -1, 0, 0] * 2], nesting).items()}
-    made: Any = wire.query(queries, plan("4:uint8:9", nesting, 3), None, vector_name, using="full")
+    made: Any = wire.query(
+        queries, plan("4:uint8:9", nesting, 3), None, vector_name, acorn=None, using="full"
+    )
     (prefetch,) = made.prefetch
     assert prefetch.query.nearest == [218, 38, 128, 128]
 

@@ -31,6 +31,7 @@ class MemoryBackend(Backend):
     """A collection that lives as long as its store."""
 
     precisions = tuple(PRECISIONS)
+    indexes_metadata = False
 
     def __init__(self, url: str, collection: str, _options: MemoryOptions) -> None:
         if url != "memory:":

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import (
     BackendError,
@@ -23,6 +23,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -34,12 +35,15 @@ from .point_filters import (
     INDEXES,
     Condition,
     Dialect,
+    acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
+    lacks_hits,
 )
 from .points import check_in_place, payload, stranger, vectors
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
@@ -72,6 +76,13 @@ _DEPTH = 16
 _FRESH = 10.0
 
 
+class _Filtered(NamedTuple):
+    """A query's filter, and the share of matches below which the graph is walked past others."""
+
+    condition: models.Filter | None
+    acorn: float | None
+
+
 class QdrantBackend(Backend):
     """A collection of a Qdrant server, or of local mode in a directory or in memory."""
 
@@ -86,6 +97,7 @@ class QdrantBackend(Backend):
         self.url, self.collection = url, collection
         self._options = options
         self._local = url.startswith("qdrant+local:")
+        self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._datatypes: dict[str, str] = {}
         self._drift = False
@@ -318,13 +330,11 @@ class QdrantBackend(Backend):
 
     def _delete(self, condition: models.Filter | None) -> Flow[int]:
         condition = condition or models.Filter(must=[])
-        counted = yield from self._ask(
-            "count", count_filter=condition, exact=True, **self._shard_of
-        )
-        if counted.count:
+        counted = yield from self._count(condition)
+        if counted:
             selector = models.FilterSelector(filter=condition)
             yield from self._ask("delete", points_selector=selector, **self._writes)
-        return int(counted.count)
+        return counted
 
     def drop(self) -> Flow[None]:
         self._writable()
@@ -336,22 +346,19 @@ class QdrantBackend(Backend):
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
-        condition = yield from self._condition(where)
-        made = wire.query(queries, plan, condition, self._layout.name_of, using=self._full)
-        found = yield from self._query(made)
-        return [self._layout.hit(point) for point in found.points]
+        filtered = yield from self._filtered(where)
+        found = yield from self._query(self._request(queries, plan, filtered))
+        points = yield from self._completed(found.points, queries, plan, filtered)
+        return [self._layout.hit(point) for point in points]
 
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
-        condition = yield from self._condition(where)
+        filtered = yield from self._filtered(where)
         requests = [
-            wire.query(
-                queries, plan, condition, self._layout.name_of, using=self._full,
-                shard_key=self._options.shard_key,
-            )
+            self._request(queries, plan, filtered, shard_key=self._options.shard_key)
             for queries in many
-        ]  # fmt: skip
+        ]
         # One request, unless it would be too large for a server.
         numbers = sum(len(vector) for queries in many[:1] for vector in queries.values())
         size = max(1, _BYTES // (_NUMBER * numbers))
@@ -360,15 +367,44 @@ class QdrantBackend(Backend):
             found += yield from self._ask(
                 "query_batch_points", requests=requests[start : start + size], **self._agreed
             )
-        return [[self._layout.hit(point) for point in each.points] for each in found]
+        hits = []
+        for queries, each in zip(many, found, strict=True):
+            points = yield from self._completed(each.points, queries, plan, filtered)
+            hits.append([self._layout.hit(point) for point in points])
+        return hits
+
+    def _request(
+        self, queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, **settings: Any
+    ) -> models.QueryRequest:
+        return wire.query(
+            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn,
+            using=self._full, **settings,
+        )  # fmt: skip
+
+    def _completed(
+        self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
+    ) -> Flow[list[Any]]:
+        """Return all hits there are, from an exact pass where the graph lost its way to some."""
+
+        def count() -> Flow[int]:
+            return (yield from self._count(filtered.condition))
+
+        # Local mode has no graph.
+        if self._local or filtered.acorn is None:
+            return points
+        if not (yield from lacks_hits(plan, len(points), count)):
+            return points
+        return (yield from self._query(self._request(queries, plan, filtered, exact=True))).points
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
         if not plan.stages:
             return (yield from self.count(where))
-        condition = yield from self._condition(where)
-        made = wire.stage(queries, plan, condition, self._layout.name_of)
+        filtered = yield from self._filtered(where)
+        made = wire.stage(
+            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn
+        )
         return len((yield from self._query(made)).points)
 
     def _query(self, made: models.QueryRequest) -> Flow[models.QueryResponse]:
@@ -392,7 +428,9 @@ class QdrantBackend(Backend):
         return found
 
     def count(self, where: Filter | None) -> Flow[int]:
-        condition = yield from self._condition(where)
+        return (yield from self._count((yield from self._condition(where))))
+
+    def _count(self, condition: models.Filter | None) -> Flow[int]:
         counted = yield from self._ask(
             "count", count_filter=condition, exact=True, **self._shard_of
         )
@@ -414,6 +452,9 @@ class QdrantBackend(Backend):
             )
         self._indexes = {**self._indexes, written: INDEXES[kind]}
 
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition, self._layout.root)
+
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes, self._layout.root)
         yield
@@ -428,9 +469,7 @@ class QdrantBackend(Backend):
         between = 0
         if not around.exact:
             condition = self._excluding(wire.filter_of(around.between))
-            between = (yield from self._ask(
-                "count", count_filter=condition, exact=True, **self._shard_of
-            )).count  # fmt: skip
+            between = yield from self._count(condition)
         first = plan.stages[0][0] if plan.stages else None
         return filtered(
             around,
@@ -475,12 +514,17 @@ class QdrantBackend(Backend):
 
     def _condition(self, where: Filter | None) -> Flow[models.Filter | None]:
         """Return the engine's filter, with the ids of what only the predicate can decide."""
+        return (yield from self._filtered(where)).condition
+
+    def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
-            return self._excluding(None)
+            return _Filtered(self._excluding(None), None)
         if not self._local and time.monotonic() - self._learnt > _FRESH:
             yield from self._learn()
-        around = bounds(where, self._dialect)
-        return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
+        dialect = self._dialect
+        condition = yield from decided(where, bounds(where, dialect), self._read)
+        below = acorn_below(condition, dialect.indexes)
+        return _Filtered(self._excluding(wire.filter_of(condition)), below)
 
     @property
     def _dialect(self) -> Dialect:

@@ -69,10 +69,17 @@ def query(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
+    exact: bool = False,
     **settings: Any,
 ) -> models.QueryRequest:
-    """Return the one request that runs a plan: prefetches nested from full inwards."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    """Return the one request that runs a plan: prefetches nested from full inwards.
+
+    `acorn` is the share of matches below which the graph is walked past the others, `exact` is
+    for stages without the graph.
+    """
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn, exact=exact))
     full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
     return models.QueryRequest.model_construct(
         # A single object would do for a server; local mode up to 1.19 evaluates it twice.
@@ -93,10 +100,12 @@ def stage(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the request that ends with a plan's last stage before full."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn))
     assert last is not None
     return models.QueryRequest.model_construct(
         prefetch=last.prefetch,
@@ -112,8 +121,15 @@ def stage(
 
 
 def _prefetch(
-    queries: Mapping[str, Matrix], name_of: Callable[[Field], str]
+    queries: Mapping[str, Matrix],
+    name_of: Callable[[Field], str],
+    acorn: float | None,
+    *,
+    exact: bool = False,
 ) -> Callable[..., models.Prefetch]:
+    # Servers before 1.16 do not know it and leave it out.
+    past = None if acorn is None else models.AcornSearchParams(enable=True, max_selectivity=acorn)
+
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
@@ -124,7 +140,9 @@ def _prefetch(
             query=nearest,
             using=name_of(field),
             filter=condition,
-            params=models.SearchParams(hnsw_ef=beam(limit), quantization=_UNRESCORED),
+            params=models.SearchParams(
+                hnsw_ef=beam(limit), exact=exact, quantization=_UNRESCORED, acorn=past
+            ),
             limit=limit,
         )
 
