@@ -67,7 +67,8 @@ class Dialect:
     written. `root`: the path of the payload where metadata is, empty for the payload itself.
     `text`: there are substring and prefix conditions, and `text` is true wherever all words are,
     in any case. `indexes`: paths with a payload index, and its kind in the engine's words.
-    `parsed`: conditions are sent as JSON, whose numbers the engine parses.
+    `parsed`: conditions are sent as JSON, whose numbers the engine parses. `depth`: how many levels
+    of metadata the engine has; what is deeper is known to `raw` alone.
     """
 
     point_id: Callable[[str], Any]
@@ -76,6 +77,7 @@ class Dialect:
     text: bool = False
     indexes: Mapping[str, str] = field(default_factory=dict)
     parsed: bool = False
+    depth: int = sys.maxsize
 
     @property
     def ours(self) -> bool:
@@ -176,7 +178,7 @@ def bounds(where: Filter, dialect: Dialect) -> Bounds:
         ids = [id for id in map(dialect.point_id, where.ids) if id is not None]
         return _exactly({"has_id": ids})
     assert isinstance(where, (Eq, Lt, Le, Gt, Ge, Between, Exists, IsEmpty, Matches, Like)), where
-    key = json_path(where.key, dialect.root)
+    key = _known(where.key, dialect)
     return Bounds(NOTHING, ALL) if key is None else _keyed(key, where, dialect)
 
 
@@ -203,7 +205,7 @@ def _negated(inner: Bounds) -> Bounds:
 
 def _any_of(where: In, dialect: Dialect) -> Bounds:
     """Return one condition for all strings, and one for each other value."""
-    key = json_path(where.key, dialect.root)
+    key = _known(where.key, dialect)
     texts = [value for value in where.values if isinstance(value, str)]
     if key is None or len(texts) < 2 or dialect.indexes.get(key) == "uuid":
         return bounds(Or(tuple(where.equals())), dialect)
@@ -252,6 +254,12 @@ _BARE_STEP = re.compile(r"[A-Za-z0-9_-]+")
 def json_path(key: str, root: str = "metadata") -> str | None:
     """Return the engine's path to a metadata key, or None where its syntax has none."""
     return written(path(key), root)
+
+
+def _known(key: str, dialect: Dialect) -> str | None:
+    """Return the engine's path to a key, None where the engine does not have it."""
+    # A list there would be a level more.
+    return json_path(key, dialect.root) if len(path(key)) < dialect.depth else None
 
 
 def written(steps: Iterable[Step], root: str = "metadata") -> str | None:
