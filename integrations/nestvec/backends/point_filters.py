@@ -116,8 +116,9 @@ def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
 
 
 def acorn_below(condition: Condition, indexes: Mapping[str, str]) -> float:
-    """Return the share of matches below which a graph is walked past what does not match (ACORN).
+    """Return the share of matches below which a graph is walked past what does not match.
 
+    That is ACORN-1 (Patel et al. 2024): by neighbours of neighbours.
     A graph that was built before an index, or without one, has no links of its own between what
     matches, and loses its way: measured with 10 % of 20,000 documents, recall 0.38 without and
     1.00 with. Where no index tells the engine only guesses how many match: always there.
