@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from .advice import advice
@@ -47,13 +48,20 @@ from .records import (
 )
 from .sources import Take, checked_size, iterator, paired
 
-__all__ = ["Collection", "EmbedderCall", "open_collection"]
+__all__ = ["Collection", "EmbedderCall", "Width", "open_collection"]
 
 _BLANK = "text is blank, so it cannot be embedded"
 
 
 class EmbedderCall(Call):
     """A request to call a method of the embedder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """A request for an embedder's `dim`, which may load a model or embed a first text."""
+
+    embedder: Embedder
 
 
 def open_collection(
@@ -76,25 +84,28 @@ def open_collection(
             )
         model = embedder(None)
         name = None if model is None else model.name
-        head = Head(Nesting.of(dims, _width(model, dim)), name)
+        made = None if model is None else (yield Width(model))
+        head = Head(Nesting.of(dims, _width(name, made, dim)), name)
         backend.check(head.nesting)
         yield from backend.create(head)
     else:
         model = embedder(head.embedder)
-        _check_same(backend, head, dims, model, dim)
+        width = dim if model is None else (yield Width(model))
+        _check_same(backend, head, dims, model, width)
         yield from backend.ready(head)
     return Collection(backend, head, model, batch_size)
 
 
-def _width(model: Embedder | None, dim: int | None) -> int:
-    if model is None and dim is None:
+def _width(name: str | None, made: int | None, dim: int | None) -> int:
+    """Return how many numbers vectors have: what the embedder makes, or what was asked for."""
+    if made is None and dim is None:
         raise EmbedderError(
             "a new collection needs an embedder, such as embedder='static', or, where every "
             "record brings its vector, their width, as in dim=1024"
         )
-    if model is not None and dim is not None and model.dim != dim:
-        raise NestingError(f"dim={dim}, but {model.name!r} makes vectors of {model.dim} numbers")
-    width = model.dim if model is not None else dim
+    if made is not None and dim is not None and made != dim:
+        raise NestingError(f"dim={dim}, but {name!r} makes vectors of {made} numbers")
+    width = dim if made is None else made
     assert width is not None
     return width
 
@@ -104,11 +115,10 @@ def _check_same(
     head: Head,
     dims: str | Iterable[int | str] | None,
     model: Embedder | None,
-    dim: int | None,
+    width: int | None,
 ) -> None:
     """Refuse to open a collection as something else than it is, showing both sides."""
     recorded, asked = [], []
-    width = dim if model is None else model.dim
     if model is not None and head.embedder not in (None, model.name):
         recorded.append(f"embedder {head.embedder!r}")
         asked.append(f"embedder {model.name!r}")

@@ -15,6 +15,7 @@ from nestvec.backends.base import Head
 from nestvec.backends.postgres import PostgresBackend, PostgresOptions
 from nestvec.backends.postgres_driver import Apart, Copy, Query, Statement, Target
 from nestvec.backends.postgres_filters import condition
+from nestvec.backends.postgres_sql import Pgvector
 from nestvec.backends.postgres_wire import dumps, escape, loads, unescape
 from nestvec.funnel import plan
 from nestvec.nesting import nest
@@ -23,11 +24,15 @@ from nestvec.records import Batch
 URL = "postgresql://ann:s3cret@db.example:5433/papers"
 
 
+def pgvector(version: str = "0.8.0") -> Pgvector:
+    return Pgvector("public", version, {"vector": 70_000, "halfvec": 70_001})
+
+
 def backend(
     dims: tuple[Any, ...] = (2, 4), dim: int = 8, version: str = "0.8.0", **options: Any
 ) -> PostgresBackend:
     made = PostgresBackend(URL, "docs", PostgresOptions(**options))
-    made._take(Head(Nesting.of(dims, dim)), "public", version)
+    made._take(Head(Nesting.of(dims, dim)), pgvector(version))
     return made
 
 
@@ -204,12 +209,11 @@ def test_new_ids_are_copied_straight_until_one_is_there_already() -> None:
     flow = of.upsert(batch())
     straight = next(flow)
     assert isinstance(straight, Copy)
-    assert straight.after == ()
-    beside = flow.throw(refused("23505"))
-    assert "ON CONFLICT" in text(beside.after[0])
+    merging = flow.throw(refused("23505"))
+    assert "ON CONFLICT" in text(merging.statements[0])
     with pytest.raises(StopIteration):
-        flow.send(None)
-    assert "ON CONFLICT" in text(next(of.upsert(batch())).after[0])
+        flow.send([1])
+    assert "ON CONFLICT" in text(next(of.upsert(batch())).statements[0])
 
 
 def test_another_refusal_of_a_copy_is_not_taken_for_a_known_id() -> None:
@@ -297,7 +301,7 @@ def test_index_names_fit_and_differ() -> None:
     names = set()
     for collection in ("docs", "x" * 63, "x" * 62 + "y", "ü" * 31):
         made = PostgresBackend(URL, collection, PostgresOptions())
-        made._take(Head(Nesting.of((2, 4), 8)), "public", "0.8.0")
+        made._take(Head(Nesting.of((2, 4), 8)), pgvector())
         names |= {made._table.index_name(field) for field in made._table.columns()}
     assert len(names) == 12
     assert all(len(name.encode()) <= 63 for name in names)

@@ -99,6 +99,8 @@ class Backend(ABC):
 
     url: str
     collection: str
+    #: The dataclass of the engine's options, as `connect` made it; secrets are not in its repr.
+    options: Any
 
     def check(self, nesting: Nesting) -> None:
         """Refuse what this engine cannot keep. Raises NestingError that lists what it can."""

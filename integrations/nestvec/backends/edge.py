@@ -57,6 +57,7 @@ from .points import (
     Vector,
     beam,
     check_in_place,
+    coded,
     hit,
     nested,
     payload,
@@ -98,7 +99,7 @@ class EdgeOptions:
 class EdgeBackend(Backend):
     """A collection in a directory of its own, which one process at a time may open."""
 
-    precisions = ("float32", "float16", "int8", "turbo", "binary")
+    precisions = ("float32", "float16", "int8", "uint8", "turbo", "binary")
 
     def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
         rest = url.removeprefix("edge:")
@@ -152,7 +153,7 @@ class EdgeBackend(Backend):
         # What quantises the full vector has no numbers of its own.
         names = [vector.name for vector in self._vectors]
         # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        matrices = (batch.vectors[name] for name in names)
+        matrices = (coded(batch.vectors[each.name], each.datatype) for each in self._vectors)
         rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
@@ -400,7 +401,7 @@ def _prefetch(
         quantised = qe.QuantizationSearchParams(rescore=False)
         return qe.Prefetch(
             limit=limit,
-            query=_nearest(queries[field.name], vector_name(field)),
+            query=_nearest(coded(queries[field.name], field.precision), vector_name(field)),
             prefetches=None if inner is None else [inner],
             filter=condition,
             params=qe.SearchParams(
@@ -423,12 +424,11 @@ def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
 
 
 def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
-    kind = qe.VectorStorageDatatype
     searched_as_it_is = vector.first and not vector.quantised
     return qe.EdgeVectorParams(
         size=vector.size,
-        distance=qe.Distance.Cosine,
-        datatype=kind.Float16 if vector.half else kind.Float32,
+        distance=qe.Distance.Euclid if vector.datatype == "uint8" else qe.Distance.Cosine,
+        datatype=getattr(qe.VectorStorageDatatype, vector.datatype.capitalize()),
         memory=qe.Memory.Cached if searched_as_it_is else qe.Memory.Cold,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=qe.HnswIndexConfig(

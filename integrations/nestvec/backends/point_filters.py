@@ -44,7 +44,8 @@ from .base import index_kind
 
 __all__ = [
     "INDEXES", "Bounds", "Condition", "Dialect", "acorn_below", "bounds", "decided", "filtered",
-    "incomplete", "index_for", "indexable", "json_path", "keys_of", "lacks_hits", "written",
+    "incomplete", "index_for", "indexable", "json_path", "keys_of", "lacks_hits", "misparsed",
+    "written",
 ]  # fmt: skip
 
 Condition = Mapping[str, Any]
@@ -66,6 +67,7 @@ class Dialect:
     written. `root`: the path of the payload where metadata is, empty for the payload itself.
     `text`: there are substring and prefix conditions, and `text` is true wherever all words are,
     in any case. `indexes`: paths with a payload index, and its kind in the engine's words.
+    `parsed`: conditions are sent as JSON, whose numbers the engine parses.
     """
 
     point_id: Callable[[str], Any]
@@ -73,6 +75,7 @@ class Dialect:
     root: str = "metadata"
     text: bool = False
     indexes: Mapping[str, str] = field(default_factory=dict)
+    parsed: bool = False
 
     @property
     def ours(self) -> bool:
@@ -376,9 +379,22 @@ def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect
     sure: Condition = {"key": key, "range": far}
     if index == "integer":  # it has no floats, whatever the payload holds
         return Bounds(sure, _among(key).possible)
-    if any(abs(value) >= 2**53 for value in ends.values()):
+    coarse = any(abs(value) >= 2**53 for value in ends.values())
+    if coarse or (dialect.parsed and any(misparsed(float(value)) for value in ends.values())):
         return Bounds(sure, {"key": key, "range": wide})
     return _around(inner, sure, {"key": key, "range": wide}) if dialect.drift else _exactly(inner)
+
+
+def misparsed(value: float) -> bool:
+    """Return whether the engine may parse a number to a neighbour of the nearest float.
+
+    It parses decimals fast: exactly only where the digits fit 53 bits and the power of ten is at
+    most 22 (Clinger 1990).
+    """
+    mantissa, _, exponent = repr(value).partition("e")
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    power = int(exponent or 0) - len(fraction)
+    return int(whole + fraction) > 2**53 or abs(power) > 22
 
 
 def _steps(value: float, towards: float) -> float:

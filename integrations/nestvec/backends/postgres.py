@@ -35,8 +35,8 @@ from .postgres_indexes import (
     read_comments,
 )
 from .postgres_options import PostgresOptions, check_name
-from .postgres_sql import EVERYTHING, HEADS, Heads, Table, settings
-from .postgres_wire import copy_rows, read_vector, unescape
+from .postgres_sql import EVERYTHING, HEADS, Heads, Pgvector, Table, settings
+from .postgres_wire import binary_rows, read_vector, unescape
 
 __all__ = ["PostgresBackend", "PostgresOptions"]
 
@@ -99,52 +99,53 @@ class PostgresBackend(Backend):
     # Opening
 
     def load(self) -> Flow[Head | None]:
-        vectors, version, _, heads = yield from self._look()
+        pgvector, _, heads = yield from self._look()
         if not heads:
             return None
-        (rows,) = yield Apart(self._heads.read(self.collection))
+        (rows,) = yield Query(self._heads.read(self.collection))
         if not rows:
             return None
         head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
-        self._take(head, vectors, version)
+        self._take(head, pgvector)
         try:
-            (rows,) = yield Apart(self._table.has(1))
+            ((some,),), indexes = yield Query(self._table.has(1), self._table.indexes())
         except CollectionMissing as error:
             raise CollectionDamaged(
                 f"{self.url} records a collection {self.collection!r} whose table is gone; restore "
                 f"the table, or delete the collection's row of {HEADS}"
             ) from error.__cause__
-        self._straight = not rows[0][0]
-        (rows,) = yield Apart(self._table.indexes())
+        self._straight = not some
         wanted = self._table.index_name(head.nesting.fields[0])
-        self._indexed = any(row[0] == wanted and row[2] for row in rows)
+        self._indexed = any(row[0] == wanted and row[2] for row in indexes)
         return head
 
-    def _look(self) -> Flow[tuple[str | None, str | None, bool, bool]]:
+    def _look(self) -> Flow[tuple[Pgvector | None, bool, bool]]:
+        """Return what there is: pgvector, the schema, and the table of heads."""
         (rows,) = yield Apart(self._heads.look())
-        return rows[0]  # type: ignore[no-any-return]
+        schema, version, oids, made, heads = rows[0]
+        return None if version is None else Pgvector(schema, version, oids), made, heads
 
-    def _take(self, head: Head, vectors: str | None, version: str | None) -> None:
-        if vectors is None or version is None:
+    def _take(self, head: Head, pgvector: Pgvector | None) -> None:
+        if pgvector is None:
             raise CollectionDamaged(
                 f"{self.url} records a collection {self.collection!r}, but pgvector is not in this "
                 "database any more; restore it from a copy, nothing was changed"
             )
-        numbers = tuple(int(part) for part in version.split(".")[:2])
+        numbers = tuple(int(part) for part in pgvector.version.split(".")[:2])
         if numbers < (0, 7):
             raise BackendError(
-                f"{self.url} has pgvector {version}, nestvec needs 0.7; install a newer one and "
-                "run ALTER EXTENSION vector UPDATE"
+                f"{self.url} has pgvector {pgvector.version}, nestvec needs 0.7; install a newer "
+                "one and run ALTER EXTENSION vector UPDATE"
             )
         self._iterative = numbers >= (0, 8)
-        self._held = Table(self._schema, self.collection, head.nesting, vectors)
+        self._held = Table(self._schema, self.collection, head.nesting, pgvector)
 
     def create(self, head: Head) -> Flow[None]:
-        vectors, version, schema, heads = yield from self._look()
-        if vectors is None:
+        pgvector, schema, heads = yield from self._look()
+        if pgvector is None:
             yield from self._make_extension()
-            vectors, version, schema, heads = yield from self._look()
-        self._take(head, vectors, version)
+            pgvector, schema, heads = yield from self._look()
+        self._take(head, pgvector)
         statements = [] if heads else self._heads.make(schema_too=not schema)
         statements += [self._heads.add(self.collection, head.to_json()), *self._table.make()]
         begin, commit = Statement(SQL("BEGIN")), Statement(SQL("COMMIT"))
@@ -171,21 +172,24 @@ class PostgresBackend(Backend):
         try:
             yield Apart(Statement(SQL("CREATE EXTENSION IF NOT EXISTS vector")))
         except BackendError as error:
+            if sqlstate(error) == "23505":
+                return  # another session made it in the same moment
             if isinstance(error, Unavailable):
                 raise
             raise BackendError(
-                f"{error}. pgvector is not in this database and could not be put there; ask an "
-                "administrator to install pgvector and to run CREATE EXTENSION vector"
+                f"{self.url}: pgvector is not in this database and could not be put there "
+                f"({str(error.__cause__).splitlines()[0]}); ask an administrator to install it on "
+                "the server, and to run CREATE EXTENSION vector in this database"
             ) from error.__cause__
 
     # Writing
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        data = copy_rows(batch, table.nesting.full)
+        rows = list(binary_rows(batch, table.nesting.full))
         if self._straight:
             try:
-                yield table.copy(data)
+                yield table.copy(rows)
             except BackendError as error:
                 if sqlstate(error) != "23505":
                     raise
@@ -193,7 +197,7 @@ class PostgresBackend(Backend):
                 self._straight = False
             else:
                 return
-        yield table.upsert(data)
+        yield Query(*table.upsert(rows), reads=False)
 
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""

@@ -7,10 +7,12 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import (
@@ -63,8 +65,12 @@ _FULL_SCAN_KB = 10_000
 #: How many documents a scroll hands over at once, and how many ids a request asks for.
 _PAGE = 1_000
 
-#: Numbers in one upsert: about 3 MB of JSON, where a server takes 32.
-_NUMBERS = 250_000
+#: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
+_BYTES, _NUMBER = 3_000_000, 12
+
+#: Seconds for which a store takes what it knows of a collection for true: others may have made an
+#: index since, or the first document whose numbers the server may read otherwise.
+_FRESH = 10.0
 
 
 class _Filtered(NamedTuple):
@@ -90,10 +96,11 @@ class QdrantBackend(Backend):
         self._local = url.startswith("qdrant+local:")
         self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
-        self._names: list[str] = []
+        self._datatypes: dict[str, str] = {}
         self._drift = False
         self._indexes: dict[str, str] = {}
         self._reserved = False
+        self._learnt = time.monotonic()
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
         self._driver = Driver(url, settings, secret=key, parallel=options.parallel)
@@ -107,12 +114,9 @@ class QdrantBackend(Backend):
     def load(self) -> Flow[Head | None]:
         if not (yield from self._ask("collection_exists")):
             return None
-        told = yield from self._ask("get_collection")
-        config = told.config
-        self._indexes = _kinds(told.payload_schema)
+        config, recorded = yield from self._learn()
         if self._options.vectors:
             return self._foreign(config)
-        recorded = yield from self._recorded(config)
         held = named_vectors(config)
         if recorded is None:
             raise CollectionMismatch(
@@ -122,21 +126,35 @@ class QdrantBackend(Backend):
             )
         where = f"the record of collection {self._layout.where}"
         head = Head.from_json(str(recorded.get("head")), where)
-        self._drift = bool(recorded.get("drift"))
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
         if {name: params.size for name, params in held.items()} != expected:
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
-        self._names = list(expected)
+        self._hold(head.nesting)
         return head
+
+    def _hold(self, nesting: Nesting) -> None:
+        self._datatypes = {vector.name: vector.datatype for vector in vectors(nesting)}
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
         options, where = self._options, self._layout.where
         nesting, names = foreign(config, options.vectors, where)
         self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
-        self._names = list(dict.fromkeys(names.values()))
+        # As they are: nothing is written here.
+        self._datatypes = dict.fromkeys(names.values(), "")
         return Head(nesting)
+
+    def _learn(self) -> Flow[tuple[models.CollectionConfig, dict[str, Any] | None]]:
+        """Learn what may change while a store is open; return the configuration and the record."""
+        self._learnt = time.monotonic()
+        told = yield from self._ask("get_collection")
+        self._indexes = _kinds(told.payload_schema)
+        recorded = None
+        if not self._options.vectors:
+            recorded = yield from self._recorded(told.config)
+            self._drift = bool(recorded and recorded.get("drift"))
+        return told.config, recorded
 
     def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
         metadata = config.metadata or {}
@@ -166,6 +184,7 @@ class QdrantBackend(Backend):
                 vectors_config=wire.vectors_config(head.nesting, self._options),
                 optimizers_config=self._options.optimizers(),
                 metadata={"nestvec": recorded},
+                timeout=self._options.waiting,
                 **self._options.sharding(),
             )
         except Unavailable:
@@ -174,7 +193,7 @@ class QdrantBackend(Backend):
             # Made by another process just now, or by a try whose answer was lost.
             if (yield from self.load()) != head:
                 raise
-        self._names = [vector.name for vector in vectors(head.nesting)]
+        self._hold(head.nesting)
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
         if "nestvec" not in (config.metadata or {}):
@@ -201,10 +220,20 @@ class QdrantBackend(Backend):
         key = self._options.shard_key
         if key is None:
             return
+        if key in (yield from self._shard_keys()):
+            return
+        try:
+            yield from self._ask("create_shard_key", shard_key=key, timeout=self._options.waiting)
+        except Unavailable:
+            raise
+        except BackendError:
+            # Made by another process just now, or by a try whose answer was lost.
+            if key not in (yield from self._shard_keys()):
+                raise
+
+    def _shard_keys(self) -> Flow[set[Any]]:
         cluster = yield from self._ask("collection_cluster_info")
-        known = {shard.shard_key for shard in (*cluster.local_shards, *cluster.remote_shards)}
-        if key not in known:
-            yield from self._ask("create_shard_key", shard_key=key)
+        return {shard.shard_key for shard in (*cluster.local_shards, *cluster.remote_shards)}
 
     def _index(self) -> Flow[None]:
         """Make the payload indexes that are asked for and not there."""
@@ -234,10 +263,7 @@ class QdrantBackend(Backend):
         ]
         if not self._drift and any("raw" in made for made in payloads):
             yield from self._note_drift()
-        size = max(1, _NUMBERS // sum(batch.vectors[name].shape[1] for name in self._names))
-        # As many parts as are sent at once, unless these would be too large.
-        size = min(size, -(-len(batch) // self._options.parallel))
-        parts = [slice(start, start + size) for start in range(0, len(batch), size)]
+        parts = list(self._parts(batch, payloads))
         flows = [self._upsert_part(batch, payloads, part) for part in parts]
         outcomes = yield Together(flows)
         failed = [part for part, made in zip(parts, outcomes, strict=True) if _is_error(made)]
@@ -245,9 +271,22 @@ class QdrantBackend(Backend):
             error = next(made for made in outcomes if _is_error(made))
             raise self._partly(batch, failed, error) from error.__cause__
 
+    def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
+        """Yield as many parts as are sent at once, and more where these would be too large."""
+        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._datatypes)
+        most = -(-len(batch) // self._options.parallel)
+        start = nbytes = 0
+        for n, made in enumerate(payloads):
+            added = numbers + len(json.dumps(made))
+            if n > start and (n - start == most or nbytes + added > _BYTES):
+                yield slice(start, n)
+                start, nbytes = n, 0
+            nbytes += added
+        yield slice(start, len(batch))
+
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
-        made = wire.points(batch, payloads, part, self._names)
+        made = wire.points(batch, payloads, part, self._datatypes)
         yield from self._ask("upsert", points=made, **self._writes)
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
@@ -296,7 +335,7 @@ class QdrantBackend(Backend):
 
     def drop(self) -> Flow[None]:
         self._writable()
-        yield from self._ask("delete_collection")
+        yield from self._ask("delete_collection", timeout=self._options.waiting)
         yield Close()
 
     # Reading
@@ -317,7 +356,14 @@ class QdrantBackend(Backend):
             self._request(queries, plan, filtered, shard_key=self._options.shard_key)
             for queries in many
         ]
-        found = yield from self._ask("query_batch_points", requests=requests, **self._agreed)
+        # One request, unless it would be too large for a server.
+        numbers = sum(len(vector) for queries in many[:1] for vector in queries.values())
+        size = max(1, _BYTES // (_NUMBER * numbers))
+        found: list[models.QueryResponse] = []
+        for start in range(0, len(requests), size):
+            found += yield from self._ask(
+                "query_batch_points", requests=requests[start : start + size], **self._agreed
+            )
         hits = []
         for queries, each in zip(many, found, strict=True):
             points = yield from self._completed(each.points, queries, plan, filtered)
@@ -438,7 +484,7 @@ class QdrantBackend(Backend):
             return [(point.id, stranger(point.id, point.payload)) for point in points], after
 
         keys = () if self._options.vectors else ("id", "text")
-        return (yield from incomplete(self._names, keys, scroll))
+        return (yield from incomplete(self._datatypes, keys, scroll))
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")
@@ -449,7 +495,7 @@ class QdrantBackend(Backend):
             "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
+            "indexed": (told.indexed_vectors_count or 0) // len(self._datatypes),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
@@ -470,6 +516,8 @@ class QdrantBackend(Backend):
     def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
             return _Filtered(self._excluding(None), None)
+        if not self._local and time.monotonic() - self._learnt > _FRESH:
+            yield from self._learn()
         dialect = self._dialect
         condition = yield from decided(where, bounds(where, dialect), self._read)
         below = acorn_below(condition, dialect.indexes)
@@ -478,7 +526,10 @@ class QdrantBackend(Backend):
     @property
     def _dialect(self) -> Dialect:
         layout, indexes = self._layout, {} if self._local else self._indexes
-        return Dialect(layout.point_id, drift=self._drift, root=layout.root, indexes=indexes)
+        return Dialect(
+            layout.point_id, drift=self._drift, root=layout.root, indexes=indexes,
+            parsed=not self._local and not self._options.prefer_grpc,
+        )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         made = self._excluding(wire.filter_of(condition))
@@ -529,7 +580,9 @@ class QdrantBackend(Backend):
 
     @property
     def _writes(self) -> dict[str, Any]:
-        return {"wait": True, **self._shard_of}
+        ordering = self._options.write_ordering
+        ordered = {} if ordering is None else {"ordering": models.WriteOrdering(ordering)}
+        return {"wait": True, **ordered, **self._shard_of}
 
     # Driving
 

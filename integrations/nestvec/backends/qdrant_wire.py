@@ -15,7 +15,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, nested, point_id, vectors
+from .points import Vector, beam, coded, nested, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -23,7 +23,7 @@ __all__ = ["PRECISIONS", "filter_of", "points", "query", "stage", "vectors_confi
 
 #: TurboQuant came with client and server 1.18.
 _TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
-PRECISIONS = ("float32", "float16", "int8", *_TURBO, "binary")
+PRECISIONS = ("float32", "float16", "int8", "uint8", *_TURBO, "binary")
 
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
@@ -40,8 +40,8 @@ def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models
 def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParams:
     return models.VectorParams(
         size=vector.size,
-        distance=models.Distance.COSINE,
-        datatype=models.Datatype.FLOAT16 if vector.half else models.Datatype.FLOAT32,
+        distance=(models.Distance.EUCLID if vector.datatype == "uint8" else models.Distance.COSINE),
+        datatype=models.Datatype(vector.datatype),
         on_disk=not vector.first or vector.quantised is not None,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
@@ -133,7 +133,8 @@ def _prefetch(
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
-        nearest = models.NearestQuery.model_construct(nearest=queries[field.name].tolist())
+        numbers = coded(queries[field.name], field.precision).tolist()
+        nearest = models.NearestQuery.model_construct(nearest=numbers)
         return models.Prefetch.model_construct(
             prefetch=None if inner is None else [inner],
             query=nearest,
@@ -149,10 +150,13 @@ def _prefetch(
 
 
 def points(
-    batch: Batch, payloads: list[dict[str, Any]], part: slice, names: list[str]
+    batch: Batch, payloads: list[dict[str, Any]], part: slice, datatypes: Mapping[str, str]
 ) -> models.Batch:
-    """Return a part of a batch as points, column by column."""
-    columns = {name: _short(batch.vectors[name][part]) for name in names}
+    """Return a part of a batch as points, column by column; `datatypes` names the vectors."""
+    columns = {
+        name: _short(coded(batch.vectors[name][part], datatype))
+        for name, datatype in datatypes.items()
+    }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
 
