@@ -304,8 +304,9 @@ class FunnelRetriever(BaseRetriever):
     """A search as configuration: where, for how many, by which plan; opened when it is first used.
 
     The collection is that of `url` (None: NESTVEC_URL from the environment), which `close` or
-    `aclose` lets go of again, or that of a `store` which is open. `api_key` and `options` are the
-    engine's. What does not say where can be given to one call, as in `invoke(query, k=3)`.
+    `aclose` lets go of again, or that of a `store` which is open. `embedder` is that of `connect`;
+    `api_key` and `options` are the engine's. What does not say where can be given to one call, as
+    in `invoke(query, k=3)`.
 
     Each run carries its plan and time as metadata `nestvec`, and as the custom event `nestvec`.
     With `explain=True` that is the trace of `Store.explain`: candidates and time stage by stage,
@@ -318,7 +319,7 @@ class FunnelRetriever(BaseRetriever):
 
     url: str | None = Field(default=None, repr=False)
     collection: str = "docs"
-    embedder: str | None = None
+    embedder: Any = Field(default=None, repr=False)
     api_key: SecretStr | None = None
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     store: NestedVectorStore | None = Field(default=None, exclude=True)
@@ -379,9 +380,11 @@ class FunnelRetriever(BaseRetriever):
         return secrets
 
     def to_json(self) -> Any:
-        """Return the configuration; a filter in it is a dict, and a `store` cannot be written."""
-        written = self.store is None and not isinstance(self.filter, Filter)
-        return super().to_json() if written else self.to_json_not_implemented()
+        """Return the configuration; a `store`, or an embedder or filter object, is not written."""
+        objects = self.store is not None or isinstance(self.filter, Filter)
+        if objects or not isinstance(self.embedder, str | None):
+            return self.to_json_not_implemented()
+        return super().to_json()
 
     # Where
 
@@ -397,7 +400,8 @@ class FunnelRetriever(BaseRetriever):
 
     @property
     def _place(self) -> Any:
-        return self.url, self.collection, self.embedder, self.api_key, repr(self.options)
+        embedder = self.embedder if isinstance(self.embedder, str) else id(self.embedder)
+        return self.url, self.collection, embedder, self.api_key, repr(self.options)
 
     def _connect(self) -> NestedVectorStore:
         assert self.url is not None

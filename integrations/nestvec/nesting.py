@@ -18,7 +18,9 @@ __all__ = ["PRECISIONS", "Field", "Matrix", "Nesting", "nest", "unit_rows"]
 Matrix = npt.NDArray[np.float32]
 
 #: Bits a number, by precision.
-PRECISIONS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "turbo": 4, "binary": 1}
+PRECISIONS: Mapping[str, int] = {
+    "float32": 32, "float16": 16, "int8": 8, "uint8": 8, "turbo": 4, "binary": 1,
+}  # fmt: skip
 
 #: Precisions in which the full vector itself may be kept: rescoring needs its numbers.
 _FULL = ("float32", "float16")

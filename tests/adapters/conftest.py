@@ -12,6 +12,7 @@ import nestvec
 from nestvec import AsyncStore, Store
 from nestvec.langchain import NestedVectorStore
 
+from .. import qdrant
 from ..conformance.engines import ENGINES, LASTING
 
 Connecting = Callable[..., Awaitable[Store | AsyncStore]]
@@ -33,7 +34,9 @@ def colour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(engine_name: str, tmp_path: Path) -> str:
     """A place of its own for one test."""
-    return {**ENGINES, **LASTING}[engine_name](tmp_path)
+    if engine_name == "qdrant":
+        return qdrant.space()
+    return {**ENGINES, **LASTING}[engine_name](tmp_path).url
 
 
 @pytest.fixture

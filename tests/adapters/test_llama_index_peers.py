@@ -246,7 +246,7 @@ SECRET_URLS = [
 
 PLACES: dict[str, Callable[[], tuple[str, dict[str, Any]]]] = {
     "password": lambda: (postgres.with_options(postgres.place(), password="geheim"), {}),
-    "api_key": lambda: (qdrant.place(), {"api_key": "geheim", "retries": 3}),
+    "api_key": lambda: (qdrant.space(), {"api_key": "geheim", "retries": 3}),
 }
 
 
