@@ -1,7 +1,9 @@
 # Both commands do all of their own set-up, in .venv, and do it again only when it changes.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Without the constraints torch may come with what a GPU needs, which is some gigabytes.
+CONSTRAINTS := --constraint tools/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS)
 
 .PHONY: help demo test fuzz lint bench test-langchain test-llama-index clean
 .DEFAULT_GOAL := help
@@ -39,7 +41,7 @@ test-langchain: .venv-langchain
 	rm -rf $@
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$@/bin/python -m pip install --quiet --editable '.[all]' --group test langchain-core==1.0.0
+	$@/bin/python -m pip install --quiet $(CONSTRAINTS) --editable '.[all]' --group test langchain-core==1.0.0
 
 # The tests have the newest llama-index-core 0.14; this is the adapter with the lowest, which
 # pydantic and the version itself warn of on its own account.
@@ -67,7 +69,7 @@ bench: .venv/demo
 	$(PIP) --editable '.[cli]'
 	@touch $@
 
-.venv/test: .venv/pip pyproject.toml
+.venv/test: .venv/pip pyproject.toml tools/constraints.txt
 	$(PIP) --editable '.[all]' --group test
 	@touch $@
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"advice", "sources"},
     {"collection"},
     {"store"},
-    {"evaluation", "sizing", "tuning"},
+    {"datasets", "evaluation", "sizing", "tuning"},
     {"adapting"},
     {"langchain", "llama_index"},
     {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
