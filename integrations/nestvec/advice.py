@@ -11,13 +11,13 @@ from .filters import Eq, Filter, In
 from .flow import Flow
 from .records import FilterTrace
 
-__all__ = ["advice"]
+__all__ = ["filter_advice"]
 
 #: From here on reading documents for a filter is slow.
 MANY = 10_000
 
 
-def advice(where: Filter, served: FilterTrace, backend: Backend) -> Flow[tuple[str, ...]]:
+def filter_advice(where: Filter, served: FilterTrace, backend: Backend) -> Flow[tuple[str, ...]]:
     """Return a warning where a filter reads many documents in each query, and what ends it."""
     if served.read <= MANY:
         return ()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .advice import advice
+from .advice import filter_advice
 from .backends.base import KINDS, Backend, Head
 from .embedders import Embedder, recorded, resolve
 from .embedders.profiles import UntrainedPrefix, advice, profile_of
@@ -350,7 +350,7 @@ class Collection:
         warnings: tuple[str, ...] = ()
         if where is not None:
             served = yield from self.backend.filtering(queries, steps, where)
-            warnings = yield from advice(where, served, self.backend)
+            warnings = yield from filter_advice(where, served, self.backend)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
             warnings,
