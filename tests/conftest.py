@@ -21,8 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--qdrant-url",
-        help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
-        "tests make are deleted there",
+        help="a Qdrant server to test against, with QDRANT_API_KEY; the tests make collections "
+        "named nestvec-test-… there, and delete them",
+    )
+    parser.addoption(
+        "--qdrant-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of connect for --qdrant-url, as replication_factor=2 or prefer_grpc=true",
     )
     parser.addoption(
         "--fuzz-seconds", type=float, default=2.0, help="how long filters are fuzzed, at least"
@@ -34,11 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--pg-pooled"):
         postgres.settings["pgbouncer"] = True
     if url := config.getoption("--qdrant-url"):
-        qdrant.use(url)
+        qdrant.use(url, config.getoption("--qdrant-option"))
 
 
 def pytest_unconfigure() -> None:
     postgres.clean()
+    qdrant.clean()
 
 
 @pytest.fixture

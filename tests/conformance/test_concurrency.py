@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Record
 
 from ..vectors import nested_vectors, records
-from .engines import ENGINES, SETTINGS
+from .engines import ENGINES
 
 ROWS = nested_vectors(60, 8)
 WRITERS, READERS, ROUNDS = 2, 6, 40
@@ -30,9 +30,8 @@ def check(hits: list[nestvec.Hit]) -> None:
 
 
 def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
-    url = ENGINES[engine_name](tmp_path)
-    own = SETTINGS.get(engine_name, {})
-    with nestvec.connect(url, dims=(2, 4), dim=8, **own) as store:
+    place = ENGINES[engine_name](tmp_path)
+    with nestvec.connect(**place.settings(), dims=(2, 4), dim=8) as store:
         store.add_records(records(ROWS))
 
         def write(writer: int) -> None:
@@ -57,9 +56,8 @@ def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
 
 def test_tasks_share_an_async_store(engine_name: str, tmp_path: Any) -> None:
     async def main() -> None:
-        url = ENGINES[engine_name](tmp_path)
-        own = SETTINGS.get(engine_name, {})
-        async with await nestvec.aconnect(url, dims=(2, 4), dim=8, **own) as store:
+        settings = ENGINES[engine_name](tmp_path).settings()
+        async with await nestvec.aconnect(**settings, dims=(2, 4), dim=8) as store:
             await store.add_records(records(ROWS))
 
             async def write(writer: int) -> None:

@@ -113,14 +113,47 @@ def test_an_exact_search_uses_no_index() -> None:
     assert "WITH" not in text(request.statements[1])
 
 
+BY_GRAPH = [{"Plan": {"Plans": [{"Index Name": "docs_d2_ann", "Order By": "d2 <#> $1"}]}}]
+BY_KEY = [{"Plan": {"Plans": [{"Index Name": "docs_metadata_gin"}]}}]
+
+
 def test_whom_an_index_leaves_short_gets_a_scan() -> None:
-    flow, request = asked(backend(), "2:50", F("a") == 1)
+    flow, request = asked(backend(), "2:50")
     again = flow.send([[()], [ROW]])
-    assert chosen(again) == FILTERED_SCAN
+    assert chosen(again) == SCAN
     assert again.statements[1] is request.statements[1]
     with pytest.raises(StopIteration) as stop:
         flow.send([[()], [ROW, ROW]])
     assert len(stop.value.value) == 2
+
+
+@pytest.mark.parametrize("found", [[(*ROW, 49)] * 3, [(*ROW, 2)] * 2, []])
+def test_candidates_that_the_graph_leaves_out_come_from_an_exact_pass(found: list[Any]) -> None:
+    flow, request = asked(backend(), "2:50", F("a") == 1)
+    told = flow.send([[()], found])
+    assert text(told.statements[1]) == f"EXPLAIN (FORMAT JSON) {text(request.statements[1])}"
+    assert chosen(told) == chosen(request)
+    again = flow.send([[()], [(BY_GRAPH,)]])
+    assert chosen(again) == FILTERED_SCAN
+    assert again.statements[1] is request.statements[1]
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(*ROW, 50)] * 3])
+    assert len(stop.value.value) == 3
+
+
+def test_few_candidates_that_no_graph_chose_are_all_there_are() -> None:
+    flow, _ = asked(backend(), "2:50", F("a") == 1)
+    flow.send([[()], [(*ROW, 2)] * 2])
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(BY_KEY,)]])
+    assert len(stop.value.value) == 2
+
+
+def test_enough_candidates_are_not_looked_into() -> None:
+    flow, _ = asked(backend(), "2:50", F("a") == 1)
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(*ROW, 50)] * 3])
+    assert len(stop.value.value) == 3
 
 
 def test_the_filter_is_in_the_first_stage_only() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import qdrant_edge as qe
@@ -32,6 +32,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
@@ -42,17 +43,21 @@ from .point_filters import (
     INDEXES,
     Condition,
     Dialect,
+    acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
+    lacks_hits,
 )
 from .points import (
     Vector,
     beam,
     check_in_place,
+    coded,
     hit,
     nested,
     payload,
@@ -94,7 +99,7 @@ class EdgeOptions:
 class EdgeBackend(Backend):
     """A collection in a directory of its own, which one process at a time may open."""
 
-    precisions = ("float32", "float16", "int8", "turbo", "binary")
+    precisions = ("float32", "float16", "int8", "uint8", "turbo", "binary")
 
     def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
         rest = url.removeprefix("edge:")
@@ -148,7 +153,7 @@ class EdgeBackend(Backend):
         # What quantises the full vector has no numbers of its own.
         names = [vector.name for vector in self._vectors]
         # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        matrices = (batch.vectors[name] for name in names)
+        matrices = (coded(batch.vectors[each.name], each.datatype) for each in self._vectors)
         rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
@@ -177,26 +182,45 @@ class EdgeBackend(Backend):
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
-        request = query(queries, plan, (yield from self._condition(where)))
-        points = yield Call("query", (request,))
+        filtered = yield from self._filtered(where)
+        points = yield Call("query", (query(queries, plan, filtered),))
+        points = yield from self._completed(points, queries, plan, filtered)
         return [hit(point.payload, point.score) for point in points]
 
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
-        condition = yield from self._condition(where)
-        requests = [query(queries, plan, condition) for queries in many]
+        filtered = yield from self._filtered(where)
+        requests = [query(queries, plan, filtered) for queries in many]
         found = yield Call("query_batch", (qe.QueryBatchRequest(requests),))
-        return [[hit(point.payload, point.score) for point in points] for points in found]
+        hits = []
+        for queries, some in zip(many, found, strict=True):
+            points = yield from self._completed(some, queries, plan, filtered)
+            hits.append([hit(point.payload, point.score) for point in points])
+        return hits
+
+    def _completed(
+        self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
+    ) -> Flow[list[Any]]:
+        """Return all hits there are, from an exact pass where the graph lost its way to some."""
+
+        def count() -> Flow[int]:
+            counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
+            return counted
+
+        if filtered.condition is None or not (yield from lacks_hits(plan, len(points), count)):
+            return points
+        again: list[Any] = yield Call("query", (query(queries, plan, filtered, exact=True),))
+        return again
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
-        condition = yield from self._condition(where)
+        filtered = yield from self._filtered(where)
         if not plan.stages:
-            counted: int = yield Call("count", (qe.CountRequest(True, condition),))
+            counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
             return counted
-        last = nested(plan.stages, condition, _prefetch(queries))
+        last = nested(plan.stages, filtered.condition, _prefetch(queries, filtered.acorn))
         assert last is not None
         request = qe.QueryRequest(
             limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
@@ -233,6 +257,9 @@ class EdgeBackend(Backend):
         schema = getattr(qe.PayloadSchemaType, INDEXES[kind].capitalize())
         yield Call("update", (qe.UpdateOperation.create_field_index(written, schema),))
         self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
 
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes)
@@ -300,10 +327,15 @@ class EdgeBackend(Backend):
 
     def _condition(self, where: Filter | None) -> Flow[qe.Filter | None]:
         """Return the engine's filter, with the ids of what only the predicate can decide."""
+        return (yield from self._filtered(where)).condition
+
+    def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
-            return None
+            return _Filtered(None, None)
         around = bounds(where, (yield from self._dialect()))
-        return _filter((yield from decided(where, around, self._read)))
+        condition = yield from decided(where, around, self._read)
+        acorn = qe.AcornSearchParams(True, acorn_below(condition, self._indexes))
+        return _Filtered(_filter(condition), acorn)
 
     def _dialect(self) -> Flow[Dialect]:
         drift = yield Call("drifts")
@@ -312,6 +344,13 @@ class EdgeBackend(Backend):
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
         return [(point.id, record(point.payload)) for point in points], after
+
+
+class _Filtered(NamedTuple):
+    """A query's filter, and how the graph is walked with it."""
+
+    condition: qe.Filter | None
+    acorn: qe.AcornSearchParams | None
 
 
 def _exact_below(first: Field | None) -> int:
@@ -331,10 +370,14 @@ def _full(vectors: bool) -> bool | list[str]:
 
 
 def query(
-    queries: Mapping[str, Matrix], plan: Plan, condition: qe.Filter | None
+    queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, *, exact: bool = False
 ) -> qe.QueryRequest:
-    """Return the one request that runs a plan: prefetches nested from full inwards."""
-    last = nested(plan.stages, condition, _prefetch(queries))
+    """Return the one request that runs a plan: prefetches nested from full inwards.
+
+    `exact` is for stages without the graph.
+    """
+    condition = filtered.condition
+    last = nested(plan.stages, condition, _prefetch(queries, filtered.acorn, exact=exact))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
@@ -350,16 +393,20 @@ def query(
 _EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
 
 
-def _prefetch(queries: Mapping[str, Matrix]) -> Callable[..., qe.Prefetch]:
+def _prefetch(
+    queries: Mapping[str, Matrix], acorn: qe.AcornSearchParams | None, *, exact: bool = False
+) -> Callable[..., qe.Prefetch]:
     def make(field: Field, limit: int, inner: qe.Prefetch | None, condition: Any) -> qe.Prefetch:
         # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
         quantised = qe.QuantizationSearchParams(rescore=False)
         return qe.Prefetch(
             limit=limit,
-            query=_nearest(queries[field.name], vector_name(field)),
+            query=_nearest(coded(queries[field.name], field.precision), vector_name(field)),
             prefetches=None if inner is None else [inner],
             filter=condition,
-            params=qe.SearchParams(hnsw_ef=beam(limit), quantization=quantised),
+            params=qe.SearchParams(
+                hnsw_ef=beam(limit), exact=exact, quantization=quantised, acorn=acorn
+            ),
         )
 
     return make
@@ -377,12 +424,11 @@ def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
 
 
 def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
-    kind = qe.VectorStorageDatatype
     searched_as_it_is = vector.first and not vector.quantised
     return qe.EdgeVectorParams(
         size=vector.size,
-        distance=qe.Distance.Cosine,
-        datatype=kind.Float16 if vector.half else kind.Float32,
+        distance=qe.Distance.Euclid if vector.datatype == "uint8" else qe.Distance.Cosine,
+        datatype=getattr(qe.VectorStorageDatatype, vector.datatype.capitalize()),
         memory=qe.Memory.Cached if searched_as_it_is else qe.Memory.Cold,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=qe.HnswIndexConfig(

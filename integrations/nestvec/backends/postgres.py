@@ -6,7 +6,7 @@ writes a row writes all of its fields. `binary` is an expression: no column, onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import (
@@ -17,6 +17,7 @@ from ..errors import (
     NestingError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -25,7 +26,14 @@ from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Head
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
-from .postgres_indexes import MetadataIndexes, explain, filter_trace, read_comments
+from .postgres_indexes import (
+    MetadataIndexes,
+    by_graph,
+    explain,
+    filter_trace,
+    index_for,
+    read_comments,
+)
 from .postgres_options import PostgresOptions, check_name
 from .postgres_sql import EVERYTHING, HEADS, Heads, Pgvector, Table, settings
 from .postgres_wire import binary_rows, read_vector, unescape
@@ -253,25 +261,46 @@ class PostgresBackend(Backend):
     ) -> Flow[list[list[Hit]]]:
         matching = _matching(where)
         asked = [self._table.search(queries, plan, matching) for queries in many]
-        exact = self._reads_all(plan, where)
-        _, *found = yield Query(settings(self._settings(plan, where, exact=exact)), *asked)
-        short = [] if exact else [i for i, rows in enumerate(found) if len(rows) < plan.k]
-        if short:
-            # An index hands out what its graph reaches, up to a limit; whom it leaves short gets
-            # all there is from a scan.
-            again = settings(self._settings(plan, where, exact=True))
-            _, *scanned = yield Query(again, *(asked[i] for i in short))
-            for i, rows in zip(short, scanned, strict=True):
-                found[i] = rows
+        found = yield from self._answers(asked, plan, where, lambda rows: _is_short(rows, plan))
         return [[_hit(row) for row in rows] for rows in found]
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
         statement = self._table.candidates(queries, plan, _matching(where))
-        chosen = self._settings(plan, where, exact=self._reads_all(plan, where))
-        _, rows = yield Query(settings(chosen), statement)
+        wanted = plan.stages[-1][1] if plan.stages and where is not None else 0
+        (rows,) = yield from self._answers(
+            [statement], plan, where, lambda rows: bool(rows[0][0] < wanted)
+        )
         return int(rows[0][0])
+
+    def _answers(
+        self,
+        asked: Sequence[Statement],
+        plan: Plan,
+        where: Filter | None,
+        is_short: Callable[[Any], bool],
+    ) -> Flow[list[Any]]:
+        """Return the rows of each statement of a plan.
+
+        A graph hands out what it reaches, up to a limit; whom it leaves short gets an exact pass.
+        """
+        exact = self._reads_all(plan, where)
+        found: list[Any]
+        _, *found = yield Query(settings(self._settings(plan, where, exact=exact)), *asked)
+        short = [] if exact else [i for i, rows in enumerate(found) if is_short(rows)]
+        if short and (where is None or (yield from self._by_graph(asked[short[0]], plan, where))):
+            again = settings(self._settings(plan, where, exact=True))
+            _, *passed = yield Query(again, *(asked[i] for i in short))
+            for i, rows in zip(short, passed, strict=True):
+                found[i] = rows
+        return found
+
+    def _by_graph(self, asked: Statement, plan: Plan, where: Filter) -> Flow[bool]:
+        """Return whether the planner has the graph give the candidates of a filtered query."""
+        chosen = settings(self._settings(plan, where, exact=False))
+        _, planned = yield Query(chosen, explain(asked))
+        return by_graph(planned[0][0])
 
     def _reads_all(self, plan: Plan, where: Filter | None) -> bool:
         """Return whether the first stage has to do without the index.
@@ -332,6 +361,9 @@ class PostgresBackend(Backend):
         (rows,) = yield Query(indexes.found())
         yield Apart(*self._build_settings(), *indexes.drop_broken(rows), *statements)
 
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
+
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         (rows,) = yield Query(MetadataIndexes(self._table).found())
         return dict(read_comments(rows).values())
@@ -340,15 +372,22 @@ class PostgresBackend(Backend):
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter
     ) -> Flow[FilterTrace]:
         exact = self._reads_all(plan, where)
-        asked = explain(self._table.search(queries, plan, _matching(where)))
+        asked = self._table.search(queries, plan, _matching(where))
         chosen = settings(self._settings(plan, where, exact=exact))
-        _, planned, rows = yield Query(chosen, asked, MetadataIndexes(self._table).found())
+        _, planned, rows, found = yield Query(
+            chosen, explain(asked), MetadataIndexes(self._table).found(), asked
+        )
+        short = by_graph(planned[0][0]) and _is_short(found, plan)
+        if short:
+            chosen = settings(self._settings(plan, where, exact=True))
+            _, planned = yield Query(chosen, explain(asked))
         return filter_trace(
             planned[0][0],
             read_comments(rows),
             matching=(yield from self.count(where)),
             total=(yield from self.count(None)),
             limit=plan.stages[0][1] if plan.stages else plan.limit,
+            short=short,
         )
 
     def info(self) -> Flow[Mapping[str, Any]]:
@@ -385,8 +424,13 @@ def _matching(where: Filter | None) -> Statement:
     return EVERYTHING if where is None else condition(where)
 
 
+def _is_short(rows: Sequence[tuple[Any, ...]], plan: Plan) -> bool:
+    """Return whether the first stage handed on fewer than it was asked for, or full did."""
+    return len(rows) < plan.k or (len(rows[0]) > 4 and rows[0][4] < plan.stages[0][1])
+
+
 def _hit(row: tuple[Any, ...]) -> Hit:
-    id, text, metadata, distance = row
+    id, text, metadata, distance = row[:4]
     return Hit(unescape(id), unescape(text), metadata, 1.0 - distance)
 
 

@@ -322,13 +322,21 @@ class Table:
         return Statement(sql, asked.params)
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
-        """Ask for id, text, metadata and cosine distance of a plan's hits, best first."""
+        """Ask for id, text, metadata and cosine distance of a plan's hits, best first.
+
+        Where there is a filter each row also has how many candidates left the first stage.
+        """
         stages, source, where = self._stages(queries, plan, condition)
+        filtered = plan.stages and condition is not EVERYTHING
+        counted = SQL(", (SELECT count(*) FROM stage0)" if filtered else "")
         distance = self._distance(self.nesting.full, queries["full"])
         sql = SQL(
-            "{}SELECT id, text, metadata, {} AS distance FROM {} WHERE {}"
+            "{}SELECT id, text, metadata, {} AS distance{} FROM {} WHERE {}"
             " ORDER BY distance, id LIMIT {} OFFSET {}"
-        ).format(stages.sql, distance.sql, source, where.sql, Literal(plan.k), Literal(plan.offset))
+        ).format(
+            stages.sql, distance.sql, counted, source, where.sql, Literal(plan.k),
+            Literal(plan.offset),
+        )  # fmt: skip
         return Statement(sql, (*stages.params, *distance.params, *where.params))
 
     def candidates(

@@ -15,7 +15,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, nested, point_id, vectors
+from .points import Vector, beam, coded, nested, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -23,7 +23,7 @@ __all__ = ["PRECISIONS", "filter_of", "points", "query", "stage", "vectors_confi
 
 #: TurboQuant came with client and server 1.18.
 _TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
-PRECISIONS = ("float32", "float16", "int8", *_TURBO, "binary")
+PRECISIONS = ("float32", "float16", "int8", "uint8", *_TURBO, "binary")
 
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
@@ -40,8 +40,8 @@ def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models
 def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParams:
     return models.VectorParams(
         size=vector.size,
-        distance=models.Distance.COSINE,
-        datatype=models.Datatype.FLOAT16 if vector.half else models.Datatype.FLOAT32,
+        distance=(models.Distance.EUCLID if vector.datatype == "uint8" else models.Distance.COSINE),
+        datatype=models.Datatype(vector.datatype),
         on_disk=not vector.first or vector.quantised is not None,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
@@ -69,10 +69,17 @@ def query(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
+    exact: bool = False,
     **settings: Any,
 ) -> models.QueryRequest:
-    """Return the one request that runs a plan: prefetches nested from full inwards."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    """Return the one request that runs a plan: prefetches nested from full inwards.
+
+    `acorn` is the share of matches below which the graph is walked past the others, `exact` is
+    for stages without the graph.
+    """
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn, exact=exact))
     full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
     return models.QueryRequest.model_construct(
         # A single object would do for a server; local mode up to 1.19 evaluates it twice.
@@ -93,10 +100,12 @@ def stage(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the request that ends with a plan's last stage before full."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn))
     assert last is not None
     return models.QueryRequest.model_construct(
         prefetch=last.prefetch,
@@ -112,18 +121,28 @@ def stage(
 
 
 def _prefetch(
-    queries: Mapping[str, Matrix], name_of: Callable[[Field], str]
+    queries: Mapping[str, Matrix],
+    name_of: Callable[[Field], str],
+    acorn: float | None,
+    *,
+    exact: bool = False,
 ) -> Callable[..., models.Prefetch]:
+    # Servers before 1.16 do not know it and leave it out.
+    past = None if acorn is None else models.AcornSearchParams(enable=True, max_selectivity=acorn)
+
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
-        nearest = models.NearestQuery.model_construct(nearest=queries[field.name].tolist())
+        numbers = coded(queries[field.name], field.precision).tolist()
+        nearest = models.NearestQuery.model_construct(nearest=numbers)
         return models.Prefetch.model_construct(
             prefetch=None if inner is None else [inner],
             query=nearest,
             using=name_of(field),
             filter=condition,
-            params=models.SearchParams(hnsw_ef=beam(limit), quantization=_UNRESCORED),
+            params=models.SearchParams(
+                hnsw_ef=beam(limit), exact=exact, quantization=_UNRESCORED, acorn=past
+            ),
             limit=limit,
         )
 
@@ -131,10 +150,13 @@ def _prefetch(
 
 
 def points(
-    batch: Batch, payloads: list[dict[str, Any]], part: slice, names: list[str]
+    batch: Batch, payloads: list[dict[str, Any]], part: slice, datatypes: Mapping[str, str]
 ) -> models.Batch:
-    """Return a part of a batch as points, column by column."""
-    columns = {name: _short(batch.vectors[name][part]) for name in names}
+    """Return a part of a batch as points, column by column; `datatypes` names the vectors."""
+    columns = {
+        name: _short(coded(batch.vectors[name][part], datatype))
+        for name, datatype in datatypes.items()
+    }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
 
