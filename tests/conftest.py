@@ -1,5 +1,8 @@
 """Settings for every suite."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -53,3 +56,10 @@ def fuzz_seconds(request: pytest.FixtureRequest) -> float:
     """How long a fuzz test goes on."""
     seconds: float = request.config.getoption("--fuzz-seconds")
     return seconds
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """What the tests of a module left open is blamed on the module, not on one that runs later."""
+    yield
+    gc.collect()
