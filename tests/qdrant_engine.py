@@ -265,7 +265,12 @@ def _params(params: models.SearchParams | None) -> qe.SearchParams | None:
         ignore=bool(params.quantization.ignore), rescore=params.quantization.rescore,
         oversampling=params.quantization.oversampling,
     )  # fmt: skip
-    return qe.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised)
+    acorn: Any = params.acorn and qe.AcornSearchParams(
+        enable=bool(params.acorn.enable), max_selectivity=params.acorn.max_selectivity
+    )
+    return qe.SearchParams(
+        hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised, acorn=acorn
+    )
 
 
 def _filter(given: models.Filter | None) -> qe.Filter | None:
