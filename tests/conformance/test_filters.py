@@ -92,7 +92,8 @@ def test_an_index_changes_nothing_of_it(stocked: Stocked) -> None:
         assert there["a"] == there['"x.y"'] == "number"
         with pytest.raises(ConfigError, match="key 'a' is indexed already, as 'number'"):
             store.index_metadata("a", "str")
-    check(stocked, 1000)
+    # Where an index is only kept in mind there is little to see.
+    check(stocked, 50 if stocked.name in ("memory", "qdrant+local") else 1000)
     for store in stocked.stores.values():
         served = store.explain(ROWS[0], where=F("a") > 1).filter
         assert served is not None
