@@ -405,6 +405,11 @@ def test_the_embeddings_are_the_ones_that_were_given(url: str) -> None:
         assert NestedVectorStore(store).embeddings is given
 
 
+def test_a_url_is_no_store() -> None:
+    with pytest.raises(ConfigError, match=r"got <class 'str'>; nestvec\.connect opens one"):
+        NestedVectorStore("edge:./papers")  # type: ignore[arg-type]
+
+
 def test_an_embedding_at_one_width_is_an_embedder(url: str) -> None:
     embeddings = MatryoshkaEmbeddings("static", dim=64)
     with nestvec.connect(url, dims=(16,), embedder=embeddings) as store:
