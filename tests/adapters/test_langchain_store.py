@@ -401,7 +401,11 @@ def test_the_embeddings_are_the_ones_that_were_given(url: str) -> None:
     for embedder, prefix, kind in (
         (given, 2, WordEmbeddings), ("static", 64, MatryoshkaEmbeddings),
     ):  # fmt: skip
-        settings = {"collection": kind.__name__, "dims": (prefix,), "embedder": embedder}
+        settings: dict[str, Any] = {
+            "collection": kind.__name__,
+            "dims": (prefix,),
+            "embedder": embedder,
+        }
         with nestvec.connect(url, **settings) as store:
             assert isinstance(NestedVectorStore(store).embeddings, kind)
             store.drop()
