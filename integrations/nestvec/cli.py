@@ -334,9 +334,10 @@ def evaluate(
     if as_json:
         _print(result.to_dict())
         return
+    took = "" if result.seconds is None else f", {result.seconds:,.1f} s to embed"
     console.say(
         f"{result.embedder} on {result.dataset}: {_several(result.queries, result.unit)}, "
-        f"{_several(result.documents, 'text')}, {result.seconds:,.1f} s to embed",
+        f"{_several(result.documents, 'text')}{took}",
         style="bold",
     )
     console.say(result.table())

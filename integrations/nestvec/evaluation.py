@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import tempfile
 import time
@@ -65,8 +64,8 @@ class Evaluation:
     """An embedder measured on one set of data; `rows` from the longest prefix to the shortest.
 
     `task` is "retrieval" or "sts", `queries` counts queries or pairs, and `seconds` are those of
-    embedding everything once with the whole encoder, or with the first layers that were asked for,
-    less what a cache had.
+    embedding everything once, with the first of the layers that were asked for; None where a cache
+    had some of it.
     """
 
     embedder: str
@@ -75,7 +74,7 @@ class Evaluation:
     dim: int
     documents: int
     queries: int
-    seconds: float
+    seconds: float | None
     rows: tuple[Row, ...]
     adaptor: str | None = None
 
@@ -196,7 +195,7 @@ def evaluate(
     if isinstance(data, Similarity) and funnels:
         raise ConfigError("funnels are for retrieval; likeness is measured by dims")
     rows: list[Row] = []
-    seconds = math.nan
+    seconds: list[float] = []
     width = models[0][1].dim
     nesting = _nesting(dims, width, funnels)
     fields = _asked(dims, nesting)
@@ -205,7 +204,7 @@ def evaluate(
     for n, one in models:
         started = time.perf_counter()
         made = _embedded(one, data, keep, advance or (lambda _: None))
-        seconds = time.perf_counter() - started if math.isnan(seconds) else seconds
+        seconds.append(time.perf_counter() - started)
         one_side, other = (_nested(vectors, nesting, adaptor) for vectors in made)
         if isinstance(data, Similarity):
             rows += _alike(n, data, one_side, other, fields)
@@ -219,7 +218,7 @@ def evaluate(
         dim=width,
         documents=data.texts if isinstance(data, Similarity) else len(data.documents),
         queries=len(data.pairs) if isinstance(data, Similarity) else len(data.queries),
-        seconds=round(seconds, 2),
+        seconds=None if keep.used else round(seconds[0], 2),
         rows=tuple(rows),
         adaptor=None if adaptor is None else type(adaptor).__name__,
     )
@@ -276,7 +275,7 @@ class _Keep:
 
     def __init__(self, directory: str | Path | None, embedder: str) -> None:
         self.directory = None if directory is None else Path(directory)
-        self.embedder = embedder
+        self.embedder, self.used = embedder, False
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -287,6 +286,7 @@ class _Keep:
         told = json.dumps([self.embedder, kind, *texts])
         path = self.directory / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.npy"
         if path.exists():
+            self.used = True
             kept: Matrix = np.load(path, allow_pickle=False)
             return kept
         made = make()
