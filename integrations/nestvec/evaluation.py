@@ -129,33 +129,18 @@ class Evaluation:
         metric = metric or self.metric
         if metric not in self.rows[0].metrics:
             raise ConfigError(f"no metric {metric!r}; there are {', '.join(self.rows[0].metrics)}")
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise MissingExtra("matplotlib", "evaluation") from error
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        axes = figure.add_subplot()
-        for layers in dict.fromkeys(row.layers for row in self.rows):
-            whole = "all layers" if layers is None else f"{layers} layers"
-            mine = [row for row in self.rows if row.layers == layers]
-            for funnel, label, style in ((False, whole, "o-"), (True, f"{whole}, rescored", "^")):
-                points = [
-                    (row.length, row.metrics[metric]) for row in mine if bool(row.funnel) == funnel
-                ]
-                if points:
-                    axes.plot(*zip(*points, strict=True), style, label=label)
-        lengths = sorted({row.length for row in self.rows})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(lengths, [str(length) for length in lengths])
-        axes.set_xlabel("numbers of the prefix that is searched first")
-        axes.set_ylabel(_label(metric))
-        axes.set_title(f"{self.embedder}\non {self.dataset}", fontsize="small")
-        axes.legend()
-        axes.grid(alpha=0.3)
-        try:
-            figure.savefig(path)
-        except ValueError as error:
-            raise ConfigError(f"cannot draw {str(path)!r}: {error}") from None
+        from .plots import lines
+
+        joined: dict[str, list[tuple[float, float]]] = {}
+        marks: dict[str, list[tuple[float, float]]] = {}
+        for row in self.rows:
+            label = "all layers" if row.layers is None else f"{row.layers} layers"
+            series, label = (marks, f"{label}, rescored") if row.funnel else (joined, label)
+            series.setdefault(label, []).append((row.length, row.metrics[metric]))
+        lines(
+            path, joined, marks=marks, title=f"{self.embedder}\non {self.dataset}",
+            x="numbers of the prefix that is searched first", y=_label(metric),
+        )  # fmt: skip
 
 
 def evaluate(
@@ -220,7 +205,7 @@ def evaluate(
         queries=len(data.pairs) if isinstance(data, Similarity) else len(data.queries),
         seconds=None if keep.used else round(seconds[0], 2),
         rows=tuple(rows),
-        adaptor=None if adaptor is None else type(adaptor).__name__,
+        adaptor=None if adaptor is None else adaptor.name,
     )
 
 
