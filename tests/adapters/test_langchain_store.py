@@ -398,8 +398,15 @@ async def test_as_retriever(both: Both) -> None:
 
 def test_the_embeddings_are_the_ones_that_were_given(url: str) -> None:
     given = WordEmbeddings()
-    for embedder, n, kind in ((given, 2, WordEmbeddings), ("static", 64, MatryoshkaEmbeddings)):
-        with nestvec.connect(url, collection=kind.__name__, dims=(n,), embedder=embedder) as store:
+    for embedder, prefix, kind in (
+        (given, 2, WordEmbeddings), ("static", 64, MatryoshkaEmbeddings),
+    ):  # fmt: skip
+        settings: dict[str, Any] = {
+            "collection": kind.__name__,
+            "dims": (prefix,),
+            "embedder": embedder,
+        }
+        with nestvec.connect(url, **settings) as store:
             assert isinstance(NestedVectorStore(store).embeddings, kind)
             store.drop()
     with nestvec.connect("memory:", dims=(2,), embedder=given) as store:
