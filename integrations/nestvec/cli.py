@@ -226,7 +226,9 @@ def index(
     """Index a collection now, while others read and write; an add does so when it pays."""
     with connect(url, collection=collection) as store:
         for text in metadata or ():
-            key, _, kind = text.rpartition("=")
+            key, equals, kind = text.rpartition("=")
+            if not equals:
+                raise ConfigError(f"--metadata takes KEY=KIND, as in year=int, got {text!r}")
             store.index_metadata(key, kind)
         if not metadata:
             with console.progress("indexing", 100, unit="percent") as advance:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from .advice import filter_advice
 from .backends.base import KINDS, Backend, Head
 from .embedders import Embedder, recorded, resolve
 from .embedders.profiles import UntrainedPrefix, advice, profile_of
@@ -29,7 +30,6 @@ from .errors import (
     RecordError,
 )
 from .filter_forms import Where, as_filter
-from .filter_nodes import Keyed, leaves
 from .filter_values import checked_key, path, spelled
 from .filters import And, Filter
 from .flow import Call, Flow
@@ -51,9 +51,6 @@ from .records import (
 from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "Width", "open_collection"]
-
-#: How many documents a filter may read in each query before `explain` warns.
-MANY = 10_000
 
 _BLANK = "text is blank, so it cannot be embedded"
 
@@ -291,7 +288,7 @@ class Collection:
         """
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = as_filter(where)
+        where = _limiting(where)
         queries = yield from self._queries(query)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
@@ -309,7 +306,7 @@ class Collection:
         """Return the hits of each query, as `search` does, asking the engine only once."""
         steps = plan(funnel, self.nesting, k, offset)
         least = _checked_score(min_score)
-        where = as_filter(where)
+        where = _limiting(where)
         if isinstance(queries, str):
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
@@ -332,7 +329,7 @@ class Collection:
         Raises as `search` does.
         """
         steps = plan(funnel, self.nesting, k)
-        where = as_filter(where)
+        where = _limiting(where)
         queries = yield from self._queries(query)
         entering = yield from self.backend.count(where)
         # So that no stage pays for a cold start.
@@ -349,12 +346,14 @@ class Collection:
         exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
         found = {hit.id for hit in hits} & {hit.id for hit in exact}
         overlap = len(found) / len(exact) if exact else 1.0
-        served = None
+        served: FilterTrace | None = None
+        warnings: tuple[str, ...] = ()
         if where is not None:
             served = yield from self.backend.filtering(queries, steps, where)
+            warnings = yield from filter_advice(where, served, self.backend)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
-            _warnings(where, served, self.backend),
+            warnings,
         )  # fmt: skip
 
     def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
@@ -368,7 +367,7 @@ class Collection:
 
     def count(self, where: Where | None = None) -> Flow[int]:
         """Return how many documents there are, or how many a filter matches."""
-        return (yield from self.backend.count(as_filter(where)))
+        return (yield from self.backend.count(_limiting(where)))
 
     def page(
         self, where: Filter | None, after: Any, vectors: bool
@@ -491,23 +490,10 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
         raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
 
 
-def _warnings(
-    where: Filter | None, served: FilterTrace | None, backend: Backend
-) -> tuple[str, ...]:
-    """Return what makes a filter slow, and what to do."""
-    if where is None or served is None or served.read <= MANY:
-        return ()
-    slow = f"the filter reads about {served.read:,} documents in each query; "
-    if not backend.indexes_metadata:
-        return (f"{slow}this engine has no indexes: take edge: or a server for so many",)
-    calls = [
-        f"store.index_metadata({leaf.key!r}, {kind!r})"
-        for leaf in leaves(where)
-        if isinstance(leaf, Keyed) and (kind := backend.index_for(leaf))
-    ]
-    if calls:
-        return (f"{slow}try {' or '.join(dict.fromkeys(calls))}",)
-    return (f"{slow}no index can serve it here: put a condition beside it that one can",)
+def _limiting(where: Where | None) -> Filter | None:
+    """Return what was given as `where` as a filter, None where it keeps everything."""
+    only = as_filter(where)
+    return None if only == And(()) else only
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:

@@ -106,6 +106,43 @@ async def test_texts_may_come_from_an_async_generator(opening: Opening) -> None:
     assert len(ids) == 9
 
 
+async def test_documents_may_come_from_an_async_generator(opening: Opening, url: str) -> None:
+    async def source() -> AsyncIterator[Document]:
+        for document in documents():
+            yield document
+
+    vectorstore = await opening(dims=(2,), embedder=WordEmbeddings())
+    ids = await vectorstore.aadd_documents(source(), batch_size=4)  # type: ignore[arg-type]
+    assert vectorstore.get_by_ids(ids) == documents()
+    others = list("abcdefghi")
+    added = await vectorstore.aadd_documents(source(), ids=iter(others))  # type: ignore[arg-type]
+    assert added == others
+    assert [each.metadata for each in vectorstore.get_by_ids(others)] == [
+        each.metadata for each in documents()
+    ]
+    with pytest.raises(RecordError, match="ids ended before text number 2"):
+        await vectorstore.aadd_documents(source(), ids=["a"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="cannot read an async iterable"):
+        vectorstore.add_documents(source())  # type: ignore[arg-type]
+    made = await NestedVectorStore.afrom_documents(
+        source(), WordEmbeddings(), url=url, collection="other", dims=(2,)
+    )
+    assert made.get_by_ids(["d4"]) == [documents()[4]]
+    await made.astore.drop()
+    await made.aclose()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: ["a text"], lambda: iter(["a text"]), lambda: documents()[0], lambda: "a text"],
+    ids=["list", "iterator", "document", "text"],
+)
+async def test_what_is_no_document_is_refused(both: Both, wrong: Any) -> None:
+    with pytest.raises(RecordError, match="documents are a list of LangChain Documents, got one"):
+        await both.add_documents(wrong())
+    assert both.vectorstore.store.count() == 9
+
+
 async def test_embeddings_that_are_ready_are_stored_as_they_are(opening: Opening) -> None:
     vectorstore = await opening(dims=(2,), dim=4)  # no embedder at all
     rows = np.eye(4) + 0.1

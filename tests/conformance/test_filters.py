@@ -157,7 +157,7 @@ def test_a_filter_of_any_depth_that_can_be_built_can_be_asked(stocked: Stocked) 
 
 
 def test_explain_warns_of_a_long_scan(stocked: Stocked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestvec.collection.MANY", 10)
+    monkeypatch.setattr("nestvec.advice.MANY", 10)
     cases = [
         (F("x y") == 3, "try store.index_metadata('x y', 'int')"),
         ((F("x y") > 1.5) & ~(F("e") == 1), "try store.index_metadata('x y', 'float')"),
@@ -179,7 +179,7 @@ def test_explain_warns_of_a_long_scan(stocked: Stocked, monkeypatch: pytest.Monk
 def test_explain_advises_only_an_index_that_helps(
     engine: Engine, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nestvec.collection.MANY", 1)
+    monkeypatch.setattr("nestvec.advice.MANY", 1)
     store = engine.connect(dims=(2,), dim=8)
     store.add_records(Record(f"{n}", "", {"x": "a"}, row) for n, row in enumerate(ROWS[:9]))
     (warning,) = store.explain(ROWS[0], where=F("x") > "a").warnings

@@ -21,7 +21,7 @@ LAYERS = [
     {"records"},
     {"filter_forms", "filter_nodes", "filter_values", "filters", "funnel"},
     {"backends", "embedders", "adaptors"},
-    {"sources"},
+    {"advice", "sources"},
     {"collection"},
     {"store"},
     {"datasets", "evaluation", "sizing", "tuning"},
