@@ -238,6 +238,7 @@ def test_other_backends_say_what_they_need(saved: Any, backend: str) -> None:
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs optimum-onnx[onnxruntime]")
+@pytest.mark.filterwarnings("ignore")  # what tracing a model says
 def test_onnx_gives_what_torch_gives(saved: Any) -> None:
     embedder = SentenceTransformerEmbedder(saved("bert"), backend="onnx")
     expected = SentenceTransformerEmbedder(saved("bert")).embed_documents(TEXTS)
