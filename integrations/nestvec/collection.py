@@ -12,10 +12,12 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from .backends.base import KINDS, Backend, Head
+from .certificate import Tuned
 from .embedders import Embedder
 from .errors import (
     CollectionMismatch,
@@ -32,7 +34,7 @@ from .filter_nodes import Keyed, leaves
 from .filter_values import checked_key, path, spelled
 from .filters import And, Filter
 from .flow import Call, Flow
-from .funnel import Funnel, Plan, default_funnel, plan
+from .funnel import Funnel, Plan, check_count, plan, widened
 from .nesting import Matrix, Nesting, nest, unit_rows
 from .records import (
     Batch,
@@ -136,8 +138,33 @@ class Collection:
         self, backend: Backend, head: Head, embedder: Embedder | None, batch_size: int
     ) -> None:
         self.backend, self.head, self.embedder = backend, head, embedder
-        self.nesting = head.nesting
         self.batch_size = batch_size
+        self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
+
+    @property
+    def nesting(self) -> Nesting:
+        """The fields that can be searched, fewest bytes first, full last."""
+        return self.head.nesting
+
+    def plan(self, funnel: Funnel | str | None = None, k: int = 10, offset: int = 0) -> Plan:
+        """Return the plan of a query: the given funnel, or the one that was tuned, or a default.
+
+        What was tuned for k hits lets more through for a query of more. Raises FunnelError.
+        """
+        if funnel is None and self.tuned is not None and self.tuned.certificate is not None:
+            wanted = check_count("k", k, 1) + check_count("offset", offset, 0)
+            funnel = widened(self.tuned, self.tuned.certificate.k, wanted)
+        return plan(funnel, self.nesting, k, offset)
+
+    def remember(self, tuned: Tuned) -> Flow[None]:
+        """Make a measured plan the collection's default, also for whoever opens it later."""
+        head = replace(self.head, tuned=tuned.to_head())
+        yield from self.backend.record(head)
+        self.head, self.tuned = head, tuned
+
+    def vectors(self, query: Any) -> Flow[dict[str, Matrix]]:
+        """Return one unit vector per field for a text or a vector."""
+        return (yield from self._queries(query))
 
     # Writing
 
@@ -261,7 +288,7 @@ class Collection:
         are none. Raises FunnelError, FilterError, NestingError (the vector), EmbedderError (the
         text) before anything is sent.
         """
-        steps = plan(funnel, self.nesting, k, offset)
+        steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
         where = as_filter(where)
         queries = yield from self._queries(query)
@@ -279,7 +306,7 @@ class Collection:
         offset: int = 0,
     ) -> Flow[list[list[Hit]]]:
         """Return the hits of each query, as `search` does, asking the engine only once."""
-        steps = plan(funnel, self.nesting, k, offset)
+        steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
         where = as_filter(where)
         if isinstance(queries, str):
@@ -303,7 +330,7 @@ class Collection:
         A stage's time is the time of the funnel up to it less that of the funnel before it.
         Raises as `search` does.
         """
-        steps = plan(funnel, self.nesting, k)
+        steps = self.plan(funnel, k)
         where = as_filter(where)
         queries = yield from self._queries(query)
         entering = yield from self.backend.count(where)
@@ -311,7 +338,7 @@ class Collection:
         yield from self.backend.search(queries, steps, where)
         stages, before = [], 0.0
         for done in range(1, len(steps.stages) + 1):
-            part = Plan(steps.stages[:done], k)
+            part = Plan(steps.stages[:done], k, knobs=steps.knobs)
             leaving, ms = yield from _timed(self.backend.candidates(queries, part, where))
             name = part.stages[-1][0].name
             stages.append(StageTrace(name, entering, leaving, max(0.0, ms - before)))
@@ -371,7 +398,7 @@ class Collection:
             dim=self.nesting.dim,
             fields=fields,
             embedder=self.head.embedder,
-            funnel=str(default_funnel(self.nesting, 10)),
+            funnel=str(self.plan()),
             format=self.head.format,
             engine=engine,
             indexes=(yield from self.backend.metadata_indexes()),

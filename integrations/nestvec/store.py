@@ -15,15 +15,18 @@ from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .backends.base import Backend
+from .certificate import Tuned
 from .collection import Collection, EmbedderCall, open_collection
 from .embedders import SPECS, Embedder, resolve
 from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
+from .funnel import Funnel, Plan
 from .nesting import Nesting
 from .records import Record
 from .sources import Take, atake, checked_size, take
+from .tuning import tune
 
 __all__ = ["AsyncStore", "Store", "aconnect", "connect"]
 
@@ -174,6 +177,18 @@ class _Opened:
         """The fields of the collection, fewest bytes first, full last."""
         return self._collection.nesting
 
+    def plan(self, funnel: Funnel | str | None = None, k: int = 10, offset: int = 0) -> Plan:
+        """Return the plan that a search of this funnel runs; None is the collection's own.
+
+        Raises FunnelError.
+        """
+        return self._collection.plan(funnel, k, offset)
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """The measured plan that is the collection's default, None where it was not tuned."""
+        return self._collection.tuned
+
     def __repr__(self) -> str:
         backend, nesting = self._collection.backend, self._collection.nesting
         return f"<{type(self).__name__} {backend.collection!r} in {backend.url}: dims {nesting}>"
@@ -193,6 +208,7 @@ class Store(_Opened):
     count = _blocking(Collection.count)
     index_metadata = _blocking(Collection.index_metadata)
     info = _blocking(Collection.info)
+    tune = _blocking(tune)
     verify = _blocking(Collection.verify)
     drop = _blocking(Collection.drop)
 
@@ -247,6 +263,7 @@ class AsyncStore(_Opened):
     count = _awaited(Collection.count)
     index_metadata = _awaited(Collection.index_metadata)
     info = _awaited(Collection.info)
+    tune = _awaited(tune)
     verify = _awaited(Collection.verify)
     drop = _awaited(Collection.drop)
 

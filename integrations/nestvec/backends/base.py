@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 
-__all__ = ["FORMAT", "KINDS", "Backend", "Head"]
+__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head"]
 
 #: The version of what a collection records of itself.
 FORMAT = 1
@@ -30,12 +31,35 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A field that a plan may begin with, and what of its search can be chosen.
+
+    `indexed` says whether there is an index; without one the field is read from end to end.
+    `most_ef` is the largest ef of its graph, None where it has none; `lists` those of an ivfflat
+    index. `oversampling` says whether it can rescore inside itself.
+    """
+
+    field: Field
+    indexed: bool
+    most_ef: int | None = None
+    lists: int | None = None
+    oversampling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
-    """What a collection records of itself: its nesting and the name of its embedding model."""
+    """What a collection records of itself: its nesting and the name of its embedding model.
+
+    `tuned` is the plan that was measured on it, as plain JSON. `added` are the fields that came
+    after it was made, `pending` the one that is on its way in or out.
+    """
 
     nesting: Nesting
     embedder: str | None = None
     format: int = FORMAT
+    tuned: Mapping[str, Any] | None = None
+    added: tuple[str, ...] = ()
+    pending: str | None = None
 
     def to_json(self) -> str:
         """Return the head as JSON."""
@@ -45,6 +69,8 @@ class Head:
             "dims": self.nesting.dims,
             "embedder": self.embedder,
         }
+        later = {"tuned": self.tuned, "added": list(self.added), "pending": self.pending}
+        head.update({name: value for name, value in later.items() if value})
         return json.dumps(head, indent=2)
 
     @classmethod
@@ -59,12 +85,23 @@ class Head:
                 raise CollectionDamaged(
                     f"{where} has format {version}, this nestvec reads up to {FORMAT}; upgrade it"
                 )
-            return cls(Nesting.of(dims, dim), embedder, version)
+            nesting = Nesting.of(dims, dim)
+            added, tuned = tuple(head.get("added", ())), head.get("tuned")
+            return cls(nesting, embedder, version, tuned, added, head.get("pending"))
         except (ValueError, TypeError, KeyError, NestingError) as error:
             raise CollectionDamaged(
                 f"{where} is not what nestvec wrote there ({type(error).__name__}); "
                 "restore it from a copy, nothing was changed"
             ) from error
+
+
+#: How many documents are read at once where all are.
+_PAGE = 1_000
+
+
+def drawn_by(id: str, seed: int) -> str:
+    """Return what orders ids as if at random, alike in every engine."""
+    return hashlib.md5(f"{id} {seed}".encode(), usedforsecurity=False).hexdigest()
 
 
 class Backend(ABC):
@@ -102,6 +139,30 @@ class Backend(ABC):
     @abstractmethod
     def create(self, head: Head) -> Flow[None]:
         """Make the collection, which does not exist yet, and open it."""
+
+    @abstractmethod
+    def record(self, head: Head) -> Flow[None]:
+        """Record what the collection knows of itself anew, all of it or nothing."""
+
+    @abstractmethod
+    def entries(self) -> Flow[list[Entry]]:
+        """Return the fields that a plan may begin with, fewest bytes first."""
+
+    def sample(self, count: int, seed: int) -> Flow[list[Record]]:
+        """Return up to `count` documents with their vectors, drawn at random by a seed.
+
+        Whether a document is drawn depends on its id and the seed alone, wherever it is kept.
+        """
+        drawn: list[tuple[str, str]] = []
+        after = None
+        while True:
+            records, after = yield from self.page(None, after, _PAGE, vectors=False)
+            drawn = sorted(drawn + [(drawn_by(record.id, seed), record.id) for record in records])
+            drawn = drawn[:count]
+            if after is None:
+                break
+        found = yield from self.get([id for _, id in drawn], vectors=True)
+        return sorted(found, key=lambda record: drawn_by(record.id, seed))
 
     @abstractmethod
     def upsert(self, batch: Batch) -> Flow[None]:

@@ -34,10 +34,10 @@ from ..errors import (
 )
 from ..filters import Filter
 from ..flow import Call, Flow
-from ..funnel import Plan
+from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head
 from .point_filters import (
     INDEXES,
     Condition,
@@ -53,8 +53,11 @@ from .points import (
     Vector,
     beam,
     check_in_place,
+    entries,
     hit,
+    in_field,
     nested,
+    oversampled,
     payload,
     point_id,
     record,
@@ -110,6 +113,7 @@ class EdgeBackend(Backend):
         self._pending = 0
         self._per_record = 1
         self._vectors: list[Vector] = []
+        self._head: Head | None = None
         self._indexes: dict[str, str] = {}
 
     def check(self, nesting: Nesting) -> None:
@@ -123,7 +127,7 @@ class EdgeBackend(Backend):
     def ready(self, head: Head) -> Flow[None]:
         yield Call("load")
         info = yield Call("info")
-        self._learn(head.nesting)
+        self._learn(head)
         self._indexes = {
             key: str(made.data_type).rpartition(".")[2].lower()
             for key, made in info.payload_schema.items()
@@ -132,11 +136,21 @@ class EdgeBackend(Backend):
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
-        self._learn(head.nesting)
+        self._learn(head)
 
-    def _learn(self, nesting: Nesting) -> None:
-        self._per_record = nesting.dim * 4
-        self._vectors = vectors(nesting)
+    def record(self, head: Head) -> Flow[None]:
+        yield Call("record", (head,))
+        self._head = head
+
+    def entries(self) -> Flow[list[Entry]]:
+        assert self._head is not None
+        return entries(self._head.nesting, self._head.added)
+        yield
+
+    def _learn(self, head: Head) -> None:
+        self._per_record = head.nesting.dim * 4
+        self._vectors = vectors(head.nesting)
+        self._head = head
 
     def upsert(self, batch: Batch) -> Flow[None]:
         payloads = [
@@ -196,7 +210,7 @@ class EdgeBackend(Backend):
         if not plan.stages:
             counted: int = yield Call("count", (qe.CountRequest(True, condition),))
             return counted
-        last = nested(plan.stages, condition, _prefetch(queries))
+        last = nested(plan.stages, condition, _prefetch(queries, plan.knobs))
         assert last is not None
         request = qe.QueryRequest(
             limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
@@ -334,7 +348,16 @@ def query(
     queries: Mapping[str, Matrix], plan: Plan, condition: qe.Filter | None
 ) -> qe.QueryRequest:
     """Return the one request that runs a plan: prefetches nested from full inwards."""
-    last = nested(plan.stages, condition, _prefetch(queries))
+    if (times := in_field(plan)) is not None:
+        return qe.QueryRequest(
+            limit=plan.k,
+            offset=plan.offset,
+            query=_nearest(queries["full"], "full"),
+            filter=condition,
+            params=_params(plan.stages[0][1], plan.knobs, times),
+            with_payload=True,
+        )
+    last = nested(plan.stages, condition, _prefetch(queries, plan.knobs))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
@@ -350,16 +373,20 @@ def query(
 _EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
 
 
-def _prefetch(queries: Mapping[str, Matrix]) -> Callable[..., qe.Prefetch]:
+def _params(limit: int, knobs: Knobs, times: float | None) -> qe.SearchParams:
+    rescored = qe.QuantizationSearchParams(rescore=times is not None, oversampling=times)
+    return qe.SearchParams(hnsw_ef=beam(limit, knobs), quantization=rescored)
+
+
+def _prefetch(queries: Mapping[str, Matrix], knobs: Knobs) -> Callable[..., qe.Prefetch]:
     def make(field: Field, limit: int, inner: qe.Prefetch | None, condition: Any) -> qe.Prefetch:
-        # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
-        quantised = qe.QuantizationSearchParams(rescore=False)
+        times = oversampled(field, knobs) if inner is None else None
         return qe.Prefetch(
             limit=limit,
             query=_nearest(queries[field.name], vector_name(field)),
             prefetches=None if inner is None else [inner],
             filter=condition,
-            params=qe.SearchParams(hnsw_ef=beam(limit), quantization=quantised),
+            params=_params(limit, knobs, times),
         )
 
     return make
@@ -533,9 +560,15 @@ class _Driver:
         self.drift = (self.path / "drift").exists()
         return head
 
+    def record(self, head: Head) -> None:
+        with self.writing:
+            self._open()
+            self._write_head(self.path, head.to_json(), "nestvec.json.new")
+            (self.path / "nestvec.json.new").replace(self.path / "nestvec.json")
+
     @staticmethod
-    def _write_head(directory: Path, text: str) -> None:
-        with (directory / "nestvec.json").open("w", encoding="utf-8") as file:
+    def _write_head(directory: Path, text: str, name: str = "nestvec.json") -> None:
+        with (directory / name).open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

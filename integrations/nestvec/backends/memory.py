@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ..flow import Call, Flow
 from ..funnel import Plan
 from ..nesting import PRECISIONS, Field, Matrix
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head
 
 __all__ = ["MemoryBackend", "MemoryOptions"]
 
@@ -47,6 +48,16 @@ class MemoryBackend(Backend):
         self._table = _Table(head)
         return
         yield
+
+    def record(self, head: Head) -> Flow[None]:  # noqa: ARG002
+        return  # nothing is left of it to open again
+        yield
+
+    def entries(self) -> Flow[list[Entry]]:
+        """Return all fields but full; memory reads everything anyway."""
+        fields = yield Call("searched")
+        quantised = ("int8", "turbo", "binary")
+        return [Entry(f, indexed=False, oversampling=f.precision in quantised) for f in fields]
 
     def upsert(self, batch: Batch) -> Flow[None]:
         yield Call("upsert", (batch,))
@@ -133,6 +144,9 @@ class _Table:
         self.matrices: dict[str, Matrix] = {}
         self.indexed: dict[str, str] = {}
 
+    def searched(self) -> list[Field]:
+        return list(self.fields.values())[:-1]
+
     def index(self, key: str, kind: str) -> None:
         """Keep in mind that a key is indexed, which changes nothing here."""
         self.indexed[key] = kind
@@ -162,10 +176,20 @@ class _Table:
         ids = list(self.records)
         matching = set(self.matching(where))
         rows = np.array([i for i, id in enumerate(ids) if id in matching], dtype=np.intp)
-        for field, limit in plan.stages:
-            scores = self.scores(queries[field.name], field.name)[rows]
+        for i, (field, limit) in enumerate(plan.stages):
+            query, times = queries[field.name], plan.knobs.oversampling
+            scores = self.scores(query, field.name)[rows]
+            if i == 0 and times is not None and field.precision in ("int8", "turbo", "binary"):
+                rows = rows[np.argsort(-scores, kind="stable")[: math.ceil(limit * times)]]
+                scores = self._own(field, rows) @ query
             rows = rows[np.argsort(-scores, kind="stable")[:limit]]
         return rows
+
+    def _own(self, field: Field, rows: npt.NDArray[np.intp]) -> Matrix:
+        """Return the numbers of a quantised field before they were quantised."""
+        self.scores(np.zeros(self.fields["full"].length, np.float32), "full")
+        cut = self.matrices["full"][rows, : field.length]
+        return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None) -> list[Hit]:
         rows = np.sort(self.shortlist(queries, plan, where))

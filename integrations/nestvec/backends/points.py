@@ -10,16 +10,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import NestingError
 from ..filter_values import Step, instant
+from ..funnel import Knobs, Plan
 from ..nesting import Field, Nesting
 from ..records import Hit, Record
+from .base import Entry
 from .point_filters import written
 
 __all__ = [
     "Vector",
     "beam",
     "check_in_place",
+    "entries",
     "hit",
+    "in_field",
     "nested",
+    "oversampled",
     "payload",
     "point_id",
     "record",
@@ -118,6 +123,9 @@ def _metadata(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 # Fields
 
+#: The largest ef that is worth a try.
+_MOST_EF = 4_096
+
 
 class Vector(NamedTuple):
     """A named vector of a point: how one or two fields are kept."""
@@ -152,6 +160,20 @@ def vectors(nesting: Nesting) -> list[Vector]:
     return list(made.values())
 
 
+def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:
+    """Return the fields that a plan may begin with; those that have a graph are indexed."""
+    first = vector_name(nesting.fields[0])
+    return [
+        Entry(
+            field,
+            indexed=(graph := vector_name(field) == first or field.name in added),
+            most_ef=_MOST_EF if graph else None,
+            oversampling=field.precision in ("int8", "turbo", "binary"),
+        )
+        for field in nesting.fields[:-1] or nesting.fields
+    ]
+
+
 def check_in_place(nesting: Nesting, url: str) -> None:
     """Refuse a nesting that quantises the full vector twice. Raises NestingError."""
     in_place = [field.spec for field in nesting.fields[:-1] if field.full]
@@ -177,6 +199,27 @@ def nested(
     return inner
 
 
-def beam(limit: int) -> int:
+def beam(limit: int, knobs: Knobs) -> int:
     """Return how many nodes of the graph a search keeps in view for a shortlist."""
-    return max(128, limit)
+    return max(128, limit) if knobs.ef is None else knobs.ef
+
+
+def oversampled(field: Field, knobs: Knobs) -> float | None:
+    """Return how often its limit a stage finds by quantised numbers, to rescore in its field.
+
+    None where it does not: rescoring there would be work twice, since a later stage rescores.
+    """
+    quantised = field.precision in ("int8", "turbo", "binary")
+    return knobs.oversampling if quantised else None
+
+
+def in_field(plan: Plan) -> float | None:
+    """Return the oversampling of a plan that is one search of full's own quantised numbers.
+
+    Rescoring inside the field is then the last stage, and there is nothing to prefetch.
+    """
+    if len(plan.stages) != 1 or not plan.stages[0][0].full:
+        return None
+    ((field, limit),) = plan.stages
+    times = oversampled(field, plan.knobs)
+    return None if times is None else times * limit / plan.limit

@@ -22,7 +22,7 @@ from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
 from .postgres_indexes import MetadataIndexes, explain, filter_trace, read_comments
@@ -69,7 +69,8 @@ class PostgresBackend(Backend):
         self._held: Table | None = None
         #: Whether ids were new so far, so that rows can go straight into the table.
         self._straight = False
-        self._indexed = False
+        #: The fields that have an index.
+        self._indexed: set[str] = set()
         #: Whether an index can be read on until a filter let enough through (pgvector 0.8).
         self._iterative = False
 
@@ -108,9 +109,31 @@ class PostgresBackend(Backend):
             ) from error.__cause__
         self._straight = not rows[0][0]
         (rows,) = yield Apart(self._table.indexes())
-        wanted = self._table.index_name(head.nesting.fields[0])
-        self._indexed = any(row[0] == wanted and row[2] for row in rows)
+        ready = {row[0] for row in rows if row[2]}
+        self._indexed = {
+            field.name for field in head.nesting.fields if self._table.index_name(field) in ready
+        }
         return head
+
+    def record(self, head: Head) -> Flow[None]:
+        (changed,) = yield Query(self._heads.change(self.collection, head.to_json()), reads=False)
+        if not changed:
+            raise CollectionMissing(f"{self.url}: the collection {self.collection!r} was dropped")
+
+    def entries(self) -> Flow[list[Entry]]:
+        (rows,) = yield Query(self._table.indexes())
+        ready = {row[0]: row[1] for row in rows if row[2]}
+        made = []
+        for field in self._table.nesting.fields[:-1]:
+            method = ready.get(self._table.index_name(field))
+            most_ef = _MAX_EF if method == "hnsw" else None
+            lists = self._options.lists if method == "ivfflat" else None
+            made.append(Entry(field, method is not None, most_ef, lists))
+        return made
+
+    def sample(self, count: int, seed: int) -> Flow[list[Record]]:
+        (rows,) = yield Query(self._table.sample(count, seed))
+        return [_record(row) for row in rows]
 
     def _look(self) -> Flow[tuple[str | None, str | None, bool, bool]]:
         (rows,) = yield Apart(self._heads.look())
@@ -190,7 +213,7 @@ class PostgresBackend(Backend):
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""
         first = self._table.nesting.fields[0]
-        if self._indexed or self._options.index == "none" or _unindexable(first):
+        if first.name in self._indexed or self._options.index == "none" or _unindexable(first):
             return
         (rows,) = yield Query(self._table.has(_INDEX_FROM))
         if rows[0][0]:
@@ -217,7 +240,7 @@ class PostgresBackend(Backend):
                 *([] if state is None else [table.drop_index(field)]),
                 table.make_index(field, options.index, options.index_options),
             )
-        self._indexed = self._indexed or field == table.nesting.fields[0]
+        self._indexed.add(field.name)
 
     def _build_settings(self) -> list[Statement]:
         if self._options.build_memory is None:
@@ -286,15 +309,18 @@ class PostgresBackend(Backend):
             # Where a role has both switched off the planner would take the index after all.
             return chosen | {"enable_indexscan": "off", "enable_seqscan": "on"}
         field, limit = plan.stages[0]
-        indexed = self._indexed and field == self._table.nesting.fields[0]
+        indexed = field.name in self._indexed
         if indexed and where is None and limit <= _MAX_EF:
             # The planner does not count what it costs to fetch vectors kept beside their rows,
             # and after ANALYZE may take a scan for cheaper: 2.6 queries a second instead of 100.
             chosen["enable_seqscan"] = "off"
         if self._options.index == "ivfflat":
             further = {"ivfflat.iterative_scan": "relaxed_order"} if self._iterative else {}
-            return chosen | {"ivfflat.probes": self._options.probes, **further}
-        chosen["hnsw.ef_search"] = min(_MAX_EF, max(40, limit))
+            probes = plan.knobs.probes or self._options.probes
+            return chosen | {"ivfflat.probes": probes, **further}
+        ef = plan.knobs.ef or max(40, limit)
+        # Only an iterative scan goes on past what ef_search found.
+        chosen["hnsw.ef_search"] = min(_MAX_EF, ef if self._iterative else max(ef, limit))
         if self._iterative:
             chosen |= {
                 "hnsw.iterative_scan": "strict_order",

@@ -83,6 +83,10 @@ class Heads:
         sql = SQL("INSERT INTO {} (name, head) VALUES (%s, %s::json)").format(self.table)
         return Statement(sql, (collection, head))
 
+    def change(self, collection: str, head: str) -> Statement:
+        sql = SQL("UPDATE {} SET head = %s::json WHERE name = %s").format(self.table)
+        return Statement(sql, (head, collection))
+
     def remove(self, collection: str) -> Statement:
         return Statement(SQL("DELETE FROM {} WHERE name = %s").format(self.table), (collection,))
 
@@ -313,6 +317,15 @@ class Table:
         asked = self.documents(beyond, vectors)
         sql = SQL("{} ORDER BY id LIMIT {}").format(asked.sql, Literal(limit))
         return Statement(sql, asked.params)
+
+    def sample(self, count: int, seed: int) -> Statement:
+        """Ask for documents in an order that looks random, of their ids and a seed."""
+        drawn = Statement(SQL('id IN (SELECT id FROM {} ORDER BY md5(id || %s) COLLATE "C", id LIMIT {})').format(
+            self.table, Literal(count)
+        ), (f" {seed}",))  # fmt: skip
+        asked = self.documents(drawn, vectors=True)
+        sql = SQL('{} ORDER BY md5(id || %s) COLLATE "C", id').format(asked.sql)
+        return Statement(sql, (*asked.params, f" {seed}"))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
         """Ask for id, text, metadata and cosine distance of a plan's hits, best first."""

@@ -28,7 +28,7 @@ from ..funnel import Plan
 from ..nesting import Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
-from .base import Backend, Head
+from .base import Backend, Entry, Head
 from .point_filters import (
     INDEXES,
     Condition,
@@ -40,7 +40,7 @@ from .point_filters import (
     indexable,
     keys_of,
 )
-from .points import check_in_place, payload, stranger, vectors
+from .points import check_in_place, entries, payload, stranger, vectors
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
@@ -79,6 +79,7 @@ class QdrantBackend(Backend):
         self._local = url.startswith("qdrant+local:")
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._names: list[str] = []
+        self._head: Head | None = None
         self._drift = False
         self._indexes: dict[str, str] = {}
         self._reserved = False
@@ -116,7 +117,7 @@ class QdrantBackend(Backend):
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
-        self._names = list(expected)
+        self._names, self._head = list(expected), head
         return head
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
@@ -124,7 +125,8 @@ class QdrantBackend(Backend):
         nesting, names = foreign(config, options.vectors, where)
         self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
         self._names = list(dict.fromkeys(names.values()))
-        return Head(nesting)
+        self._head = Head(nesting)
+        return self._head
 
     def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
         metadata = config.metadata or {}
@@ -162,12 +164,22 @@ class QdrantBackend(Backend):
             # Made by another process just now, or by a try whose answer was lost.
             if (yield from self.load()) != head:
                 raise
-        self._names = [vector.name for vector in vectors(head.nesting)]
+        self._names, self._head = [vector.name for vector in vectors(head.nesting)], head
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
         if "nestvec" not in (config.metadata or {}):
             yield from self._note(recorded)
         yield from self._index()
+
+    def record(self, head: Head) -> Flow[None]:
+        self._writable()
+        yield from self._change_record({"head": head.to_json()})
+        self._head = head
+
+    def entries(self) -> Flow[list[Entry]]:
+        assert self._head is not None
+        return entries(self._head.nesting, self._head.added)
+        yield
 
     def _need_turbo(self) -> Flow[None]:
         version = (yield from self._version()).partition("-")[0]
@@ -250,14 +262,18 @@ class QdrantBackend(Backend):
 
     def _note_drift(self) -> Flow[None]:
         """Remember that some payloads have `raw`, before the first of them is written."""
+        yield from self._change_record({"drift": True})
+        self._drift = True
+
+    def _change_record(self, changes: dict[str, Any]) -> Flow[None]:
+        """Write some of what the collection records, and leave the rest as it is."""
         if self._reserved:
             (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
-            yield from self._note({**point.payload, "drift": True})
+            yield from self._note({**point.payload, **changes})
         else:
             config = (yield from self._ask("get_collection")).config
-            recorded = {**config.metadata["nestvec"], "drift": True}
+            recorded = {**config.metadata["nestvec"], **changes}
             yield from self._ask("update_collection", metadata={"nestvec": recorded})
-        self._drift = True
 
     def settle(self) -> Flow[None]:
         return  # every write waited until it was applied

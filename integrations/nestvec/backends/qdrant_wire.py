@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..funnel import Plan
+from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, nested, point_id, vectors
+from .points import Vector, beam, in_field, nested, oversampled, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -27,9 +27,6 @@ PRECISIONS = ("float32", "float16", "int8", *_TURBO, "binary")
 
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
-
-#: Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
-_UNRESCORED = models.QuantizationSearchParams(rescore=False)
 
 
 def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models.VectorParams]:
@@ -72,7 +69,10 @@ def query(
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the one request that runs a plan: prefetches nested from full inwards."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    times = in_field(plan)
+    last = None
+    if times is None:
+        last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs))
     full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
     return models.QueryRequest.model_construct(
         # A single object would do for a server; local mode up to 1.19 evaluates it twice.
@@ -80,7 +80,7 @@ def query(
         query=full,
         using=settings.pop("using"),
         filter=condition if last is None else None,
-        params=_EXACT,
+        params=_EXACT if times is None else _params(plan.stages[0][1], plan.knobs, times),
         limit=plan.k,
         offset=plan.offset,
         with_payload=True,
@@ -96,7 +96,7 @@ def stage(
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the request that ends with a plan's last stage before full."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of))
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs))
     assert last is not None
     return models.QueryRequest.model_construct(
         prefetch=last.prefetch,
@@ -111,19 +111,25 @@ def stage(
     )
 
 
+def _params(limit: int, knobs: Knobs, times: float | None) -> models.SearchParams:
+    rescored = models.QuantizationSearchParams(rescore=times is not None, oversampling=times)
+    return models.SearchParams(hnsw_ef=beam(limit, knobs), quantization=rescored)
+
+
 def _prefetch(
-    queries: Mapping[str, Matrix], name_of: Callable[[Field], str]
+    queries: Mapping[str, Matrix], name_of: Callable[[Field], str], knobs: Knobs
 ) -> Callable[..., models.Prefetch]:
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
         nearest = models.NearestQuery.model_construct(nearest=queries[field.name].tolist())
+        times = oversampled(field, knobs) if inner is None else None
         return models.Prefetch.model_construct(
             prefetch=None if inner is None else [inner],
             query=nearest,
             using=name_of(field),
             filter=condition,
-            params=models.SearchParams(hnsw_ef=beam(limit), quantization=_UNRESCORED),
+            params=_params(limit, knobs, times),
             limit=limit,
         )
 
