@@ -15,7 +15,6 @@ import numpy.typing as npt
 from .certificate import Advice
 from .collection import Collection
 from .flow import Flow
-from .funnel import Stage
 from .nesting import Field, Matrix
 from .sizing import hot_bytes
 from .truth import Answer, Pages
@@ -35,6 +34,7 @@ _FITTED = 5_000
 def reach(
     collection: Collection,
     answers: Sequence[Answer],
+    *,
     k: int,
     target: float,
     engine: str,
@@ -52,24 +52,24 @@ def reach(
     held = {field.length: field for field in nesting.fields[:-1] if not field.full}
     advice = []
     for turned in (False, True):
-        for length in lengths:
-            needed = _candidates(ranks[length, turned], target)
-            if needed is None:
-                continue
-            there = held.get(length)
-            new = there is None or turned
-            cost = hot_bytes(engine, [Field(length)], count) if new else 0
-            name = f"d{length}" if there is None else there.name
-            if turned:
-                what = f"a rotation (RotationAdaptor), then {name} first"
-                how = "make the collection anew with adaptor=RotationAdaptor.fit(vectors)"
-            elif there is None:
-                what, how = f"a wider first field, {name}", f"store.add_field({length})"
-            else:
-                what, how = f"more candidates from {name}", f'funnel="{Stage(name, needed).field}:{needed}"'
+        reaching = [(n, _candidates(ranks[n, turned], target)) for n in lengths]
+        for length, needed in [(n, needed) for n, needed in reaching if needed is not None][:2]:
+            field = held.get(length, Field(length))
+            cost = 0 if field.name in nesting.names else hot_bytes(engine, [field], count)
+            what, how = _advised(field, max(k, needed), turned, there=length in held)
             advice.append(Advice(what, how, max(k, needed), cost))
-            break
     return advice
+
+
+def _advised(field: Field, candidates: int, turned: bool, there: bool) -> tuple[str, str]:
+    if turned:
+        return (
+            f"a rotation, and {field.name} first",
+            "make the collection anew with adaptor=RotationAdaptor.fit(vectors)",
+        )
+    if there:
+        return f"more candidates from {field.name}", f'funnel="{field.name}:{candidates}"'
+    return f"a wider first field, {field.name}", f"store.add_field({field.spec!r})"
 
 
 def _axes(collection: Collection, seed: int) -> Flow[Matrix]:

@@ -143,9 +143,10 @@ class Pages:
             self.ended = self.after is None
         if not records:
             return None
-        rows = np.stack([record.vector for record in records]).astype(np.float32, copy=False)
+        rows = np.stack([record.vector for record in records]).astype(np.float32)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return [record.id for record in records], rows / np.where(lengths > 0, lengths, 1)
+        rows /= np.where(lengths > 0, lengths, 1)
+        return [record.id for record in records], rows
 
 
 class _Best:

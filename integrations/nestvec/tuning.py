@@ -13,7 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -27,8 +27,7 @@ from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow
 from .funnel import Funnel, Knobs, Plan, Stage, check_count, plan
-from .nesting import Field, nest
-from .records import Hit
+from .nesting import nest
 from .sizing import hot_bytes
 from .truth import Answer, Asked, exact_answers
 
@@ -56,7 +55,10 @@ _MOST_TIMES, _MOST = 200, 4_000
 _LADDER = 6
 
 #: What of the budget goes to exact answers, and what is kept for certification.
-_EXACT_SHARE, _CERTIFY_SHARE = 0.35, 0.3
+_EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.35, 0.1, 0.3
+
+#: How many of the best plans are compared on all choosing queries, beside some surer ones.
+_FINALISTS = 8
 
 
 def tune(
@@ -137,23 +139,32 @@ class _Clock:
         self._progress(what, min(0.99, self.spent / self.budget) if share is None else share)
 
 
-@dataclass(slots=True)
 class _Tried:
-    """A plan, and what was measured of it: the recall and milliseconds of each query asked."""
+    """A plan, and what was measured of it: the recall and milliseconds of each query asked.
 
-    funnel: Funnel
-    memory: int
-    recalls: list[float] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    whole: bool = False
+    Beside each of its times is that of a reference plan for the same query a moment before or
+    after, so that what else the machine does weighs on both alike.
+    """
+
+    def __init__(self, funnel: Funnel, memory: int) -> None:
+        self.funnel, self.memory = funnel, memory
+        self.recalls: list[float] = []
+        self.times: list[float] = []
+        self.beside: list[float] = []
+
+    @property
+    def n(self) -> int:
+        """How many queries were asked."""
+        return len(self.recalls)
 
     @property
     def recall(self) -> float:
         return statistics.fmean(self.recalls)
 
     @property
-    def p50(self) -> float:
-        return statistics.median(self.times)
+    def pace(self) -> float:
+        """Its time as a multiple of the reference plan's; a quarter are as fast or faster."""
+        return float(np.quantile(self.times, 0.25) / np.quantile(self.beside, 0.25))
 
     @property
     def candidates(self) -> int:
@@ -162,11 +173,9 @@ class _Tried:
             return 0
         return math.ceil(self.funnel.stages[0].limit * (self.funnel.knobs.oversampling or 1))
 
-    def trial(self) -> Trial:
-        return Trial(
-            self.funnel, self.recall, self.p50, len(self.recalls), self.memory, self.candidates,
-            self.whole,
-        )  # fmt: skip
+    def spread(self) -> float:
+        """Return about three standard errors of the recall, and never 0."""
+        return 3 * (statistics.pstdev(self.recalls) + 1 / self.n) / math.sqrt(self.n)
 
 
 class _Run:
@@ -181,6 +190,11 @@ class _Run:
         self.certifying: list[Answer] = []
         self.notes: list[str] = []
         self.engine, self.count, self.source = "", 0, "given"
+        #: The plan that every other one is timed beside.
+        self.reference: Funnel | None = None
+        self.reference_times: list[float] = []
+        #: Plans beside the best that find more.
+        self.surer: set[str] = set()
 
     def tuned(self, queries: Iterable[Any] | None, where: Filter | None) -> Flow[Tuned]:
         self.engine = str((yield from self.backend.info())["engine"])
@@ -189,13 +203,16 @@ class _Run:
             raise ConfigError("there is nothing to tune: the collection is empty")
         yield from self._ask(queries, where)
         entries = yield from self.backend.entries()
-        if self.goal.optimise == "memory":
-            entries = sorted(entries, key=lambda entry: self._memory([entry.field]))
+        indexed = [entry for entry in entries if entry.indexed] or entries[:1]
+        self.reference = _Grid(indexed[0], self.goal.k, self.count).at(0, 0)
+        exact = self._new(Funnel(()))
+        for answer in self.choosing[:_ROUND]:
+            yield from self._ask_both(answer, exact)
+        # Those with an index first: they are what others have to beat.
+        entries = [*indexed, *(entry for entry in entries if entry not in indexed)]
+        begun, ends = self.clock.spent / self.clock.budget, 1 - _CERTIFY_SHARE - _COMPARE_SHARE
         for i, entry in enumerate(entries):
-            yield from self._explore(entry, (i + 1) / len(entries))
-            if self.goal.optimise == "memory" and self._passing():
-                break
-        exact = yield from self._measured(Funnel(()), rounds=1)
+            yield from self._explore(entry, begun + (ends - begun) * (i + 1) / len(entries))
         made = yield from self._certified()
         if made.reached:
             return made
@@ -268,56 +285,37 @@ class _Run:
 
     # Trying
 
-    def _explore(self, entry: Entry, share: float) -> Flow[None]:
-        """Look for the best plans that begin with one field.
+    def _explore(self, entry: Entry, end: float) -> Flow[None]:
+        """Look for the best plans that begin with one field, until `end` of the budget.
 
         More candidates and a larger ef find more and take longer. So the fewest candidates are
         sought where ef is ample, then the least ef for these, and from there on the neighbours:
-        some more of the one for some less of the other. Then what comes in between is tried.
+        some more of the one for some less of the other. Then a stage in between is tried.
         """
-        end = min(1 - _CERTIFY_SHARE, _EXACT_SHARE + (1 - _CERTIFY_SHARE - _EXACT_SHARE) * share)
-        limits = self._limits(entry)
         ways = [False, True] if entry.oversampling and entry.field.full else [False]
         for inside in ways:
-            knobs = _knob_steps(entry, self.goal.k)
-
-            def made(i: int, j: int, inside: bool = inside, knobs: Any = knobs) -> Funnel:
-                return self._funnel(entry, limits[i], knobs[j], inside=inside)
-
-            at = yield from self._corner(made, len(limits), len(knobs), end)
+            grid = _Grid(entry, self.goal.k, self.count, inside=inside)
+            at = yield from self._corner(grid, end)
             if at is None:
                 continue
-            yield from self._climb(made, at, len(limits), len(knobs), end)
-        best = min(self._passing(entry.field), key=self._cost, default=None)
-        if best is not None:
-            yield from self._between(entry, best, end)
+            at = yield from self._climb(grid, at, end)
+            for more in (1, 2, 4):  # what certification may fall back on
+                surer = grid.at(at[0] + more, at[1] + more)
+                self._new(surer)
+                self.surer.add(str(surer))
+            yield from self._between(entry, self._new(grid.at(*at)), end)
 
-    def _limits(self, entry: Entry) -> list[int]:
-        most = min(max(_MOST, 2 * self.goal.k), self.goal.k * _MOST_TIMES, self.count)
-        if entry.most_ef is not None:
-            most = min(most, entry.most_ef)
-        return _steps(self.goal.k, max(most, self.goal.k))
-
-    def _funnel(self, entry: Entry, limit: int, knobs: Knobs, *, inside: bool) -> Funnel:
-        name, k = entry.field.name, self.goal.k
-        if not inside:
-            return Funnel((Stage(name, limit),), knobs)
-        return Funnel((Stage(name, k),), replace(knobs, oversampling=limit / k))
-
-    def _corner(
-        self, made: Callable[[int, int], Funnel], limits: int, knobs: int, end: float
-    ) -> Flow[tuple[int, int] | None]:
+    def _corner(self, grid: _Grid, end: float) -> Flow[tuple[int, int] | None]:
         """Return the fewest candidates with the largest knob, then the least knob for them."""
-        if not (yield from self._good(made(limits - 1, knobs - 1), end)):
+        i, j = len(grid.limits) - 1, len(grid.knobs) - 1
+        if not (yield from self._good(grid.at(i, j), end)):
             return None
-        i = yield from self._least(lambda i: made(i, knobs - 1), limits, end)
-        # A little more of candidates makes room for a smaller knob.
-        i = min(limits - 1, i + 1)
-        j = yield from self._least(lambda j: made(i, j), knobs, end)
-        return i, j
+        i = yield from self._least(lambda i: grid.at(i, j), i + 1, end)
+        i = min(len(grid.limits) - 1, i + 1)  # a few more make room for a smaller knob
+        return i, (yield from self._least(lambda j: grid.at(i, j), j + 1, end))
 
     def _least(self, made: Callable[[int], Funnel], count: int, end: float) -> Flow[int]:
-        """Return the first of plans, ever better ones, that is good; the last one is."""
+        """Return the first of plans, ever surer ones, that is good; the last one is."""
         low, high = 0, count - 1
         while low < high:
             middle = (low + high) // 2
@@ -327,198 +325,204 @@ class _Run:
                 low = middle + 1
         return low
 
-    def _climb(
-        self,
-        made: Callable[[int, int], Funnel],
-        at: tuple[int, int],
-        limits: int,
-        knobs: int,
-        end: float,
-    ) -> Flow[None]:
-        """Walk to better neighbours as long as there are any, and look at the surer ones."""
-        moves = ((-1, 0), (0, -1), (-1, 1), (1, -1), (2, -1), (-1, 2), (-2, 1), (1, -2), (0, 1))
+    def _climb(self, grid: _Grid, at: tuple[int, int], end: float) -> Flow[tuple[int, int]]:
+        """Walk to better neighbours as long as there are any; return where that ends."""
+        moves = ((-1, 0), (0, -1), (-1, 1), (1, -1), (2, -1), (-1, 2), (-2, 1), (1, -2))
         seen = {at}
-        yield from self._good(made(*at), end)
+        yield from self._good(grid.at(*at), end)
         while True:
-            here = self.tried[str(made(*at))]
-            for move in (*moves, (1, 0)):
+            for move in moves:
                 there = (at[0] + move[0], at[1] + move[1])
-                if there in seen or not (0 <= there[0] < limits and 0 <= there[1] < knobs):
+                if there in seen or not grid.has(*there):
                     continue
                 seen.add(there)
-                good = yield from self._good(made(*there), end)
-                if good and self._cost(self.tried[str(made(*there))]) < self._cost(here):
+                good = yield from self._good(grid.at(*there), end)
+                if good and self._new(grid.at(*there)).pace < self._new(grid.at(*at)).pace:
                     at = there
                     break
             else:
-                break
-        for step in (1, 2, 4):  # what certification falls back on
-            i, j = min(limits - 1, at[0] + step), min(knobs - 1, at[1] + step)
-            yield from self._measured(made(i, j))
+                return at
 
     def _between(self, entry: Entry, best: _Tried, end: float) -> Flow[None]:
         """Let a later field, or the first field's own numbers, thin out the candidates."""
-        k, stage = self.goal.k, best.funnel.stages[0]
-        candidates = best.candidates
-        later = [f for f in self.nesting.fields[:-1] if f.nbytes > entry.field.nbytes]
-        plans: list[Callable[[int, int], Funnel]] = []
-        for other in later:
-            if other.full and entry.field.full:
-                continue
-
-            def by_stage(more: int, limit: int, other: Field = other) -> Funnel:
-                first = Stage(stage.field, max(more, limit))
-                return Funnel((first, Stage(other.name, limit)), replace(
-                    best.funnel.knobs, oversampling=None
-                ))  # fmt: skip
-
-            plans.append(by_stage)
+        first, knobs = best.funnel.stages[0], replace(best.funnel.knobs, oversampling=None)
+        makers: list[Callable[[int, int], Funnel]] = []
+        for other in self.nesting.fields[:-1]:
+            if other.nbytes > entry.field.nbytes and not (other.full and entry.field.full):
+                name = other.name
+                makers.append(
+                    lambda many, few, name=name: Funnel(  # type: ignore[misc]
+                        (Stage(first.field, many), Stage(name, few)), knobs
+                    )
+                )
         if entry.oversampling and not entry.field.full:
-
-            def in_field(more: int, limit: int) -> Funnel:
-                times = max(1.0, more / limit)
-                return Funnel((Stage(stage.field, limit),), replace(
-                    best.funnel.knobs, oversampling=times
-                ))  # fmt: skip
-
-            plans.append(in_field)
-        for made in plans:
-            for more in (candidates, math.ceil(candidates * _STEP**2)):
-                limits = [limit for limit in _steps(k, more) if limit < more]
-                if not limits or not (yield from self._good(made(more, limits[-1]), end)):
-                    continue
-                yield from self._least(lambda i: made(more, limits[i]), len(limits), end)  # noqa: B023
+            makers.append(
+                lambda many, few: Funnel(
+                    (Stage(first.field, few),), replace(knobs, oversampling=many / few)
+                )
+            )
+        for make in makers:
+            for many in (best.candidates, math.ceil(best.candidates * _STEP**2)):
+                few = [limit for limit in _steps(self.goal.k, many) if limit < many]
+                if few and (yield from self._good(make(many, few[-1]), end)):
+                    at = yield from self._least(lambda i: make(many, few[i]), len(few), end)  # noqa: B023
+                    self.surer.add(str(make(many, few[min(len(few) - 1, at + 1)])))
 
     def _good(self, funnel: Funnel, end: float) -> Flow[bool]:
         """Return whether a plan meets the target on the choosing queries, as far as one can see.
 
-        One that was stopped because others are faster counts as good: it finds enough, or no less
-        than what is slower. After `end` of the budget nothing new is tried.
+        After `end` of the budget nothing new is tried.
         """
-        if str(funnel) not in self.tried and self.clock.until(end) < 0:
+        tried = self._new(funnel)
+        if not tried.n and self.clock.until(end) < 0:
             return False
-        tried = yield from self._measured(funnel)
-        return tried.recall >= self.goal.target if tried.whole else not self._hopeless(tried)
+        if not tried.n:
+            yield from self._look(tried)
+        return tried.n > 0 and tried.recall >= self.goal.target - (
+            tried.spread() if tried.n < len(self.choosing) and not self._hopeless(tried) else 0
+        )
 
-    def _measured(self, funnel: Funnel, rounds: int | None = None) -> Flow[_Tried]:
-        """Ask the choosing queries by a plan, as long as it may still win; once per plan."""
+    def _new(self, funnel: Funnel) -> _Tried:
+        """Return the plan with what was measured of it so far."""
         name = str(funnel)
         if name not in self.tried:
-            self.clock.tell(f"trying {name}")
-            tried = _Tried(funnel, self._memory(self._fields(funnel)))
-            self.tried[name] = tried
-            steps = plan(funnel, self.nesting, self.goal.k)
-            for answer in self.choosing[:2]:  # so that no plan pays for a cold start
-                yield from self._search(answer, steps)
-            best = min(map(self._cost, self._passing()), default=None)
-            for start in range(0, len(self.choosing), _ROUND):
-                for answer in self.choosing[start : start + _ROUND]:
-                    yield from self._time(answer, steps, tried)
-                slow = best is not None and (tried.memory, tried.p50 / 2) > (tried.memory, best[1])
-                if self._hopeless(tried) or slow or rounds == 1:
-                    break
-            tried.whole = len(tried.recalls) == len(self.choosing)
+            self.tried[name] = _Tried(funnel, self._memory(funnel))
         return self.tried[name]
 
+    def _look(self, tried: _Tried) -> Flow[None]:
+        """Ask the choosing queries by a plan, until it is clear whether it may win."""
+        self.clock.tell(f"trying {tried.funnel}")
+        yield from self._ask_both(self.choosing[0], tried, warm=True)
+        best = min((t.pace for t in self._passing()), default=math.inf)
+        while tried.n < len(self.choosing):
+            for answer in self.choosing[tried.n : tried.n + _ROUND]:
+                yield from self._ask_both(answer, tried)
+            sure = tried.recall - tried.spread() > self.goal.target
+            if self._hopeless(tried) or sure or tried.pace > 1.5 * best:
+                return
+
+    def _ask_both(self, answer: Answer, tried: _Tried, *, warm: bool = False) -> Flow[None]:
+        """Ask a query by a plan and by the reference plan."""
+        assert self.reference is not None
+        pair = [_Tried(self.reference, 0), _Tried(tried.funnel, 0)]
+        for one in pair:
+            yield from self._time(answer, self._plan(one.funnel), one)
+        if not warm:  # the first pays for what is cold
+            self.reference_times += pair[0].times
+            tried.beside += pair[0].times
+            tried.times += pair[1].times
+            tried.recalls += pair[1].recalls
+
     def _time(self, answer: Answer, steps: Plan, tried: _Tried) -> Flow[None]:
+        if answer.asked.id is not None:
+            steps = _with_one_more(steps)
         started = time.perf_counter()
-        hits = yield from self._search(answer, steps)
+        hits = yield from self.backend.search(answer.asked.queries, steps, answer.asked.where)
         tried.times.append((time.perf_counter() - started) * 1000)
         tried.recalls.append(answer.recall(hits))
 
-    def _search(self, answer: Answer, steps: Plan) -> Flow[list[Hit]]:
-        """Search without the query itself, where it is a document.
-
-        It is always found, at every stage: with one more let through at each of them the others
-        are found as if it was not there.
-        """
-        if answer.asked.id is not None:
-            steps = _with_one_more(steps)
-        return (yield from self.backend.search(answer.asked.queries, steps, answer.asked.where))
+    def _plan(self, funnel: Funnel) -> Plan:
+        return plan(funnel, self.nesting, self.goal.k)
 
     def _hopeless(self, tried: _Tried) -> bool:
-        n, recall = len(tried.recalls), tried.recall
-        spread = statistics.pstdev(tried.recalls) + 1 / n
-        return recall + 3 * spread / math.sqrt(n) < self.goal.target
+        return tried.recall + tried.spread() < self.goal.target
 
-    def _passing(self, first: Field | None = None) -> list[_Tried]:
-        """Return the plans that meet the target on all choosing queries."""
+    def _passing(self) -> list[_Tried]:
+        """Return the plans that met the target so far."""
         return [
             tried
             for tried in self.tried.values()
-            if tried.whole
-            and tried.recall >= self.goal.target
-            and tried.funnel.stages
-            and first in (None, self.nesting[tried.funnel.stages[0].field])
+            if tried.n and tried.recall >= self.goal.target and tried.funnel.stages
         ]
 
     def _cost(self, tried: _Tried) -> tuple[float, float]:
         """Return what is to be small."""
-        return (tried.memory if self.goal.optimise == "memory" else 0, tried.p50)
+        return (tried.memory if self.goal.optimise == "memory" else 0, tried.pace)
 
-    def _fields(self, funnel: Funnel) -> list[Field]:
-        return [self.nesting[stage.field] for stage in funnel.stages] or [self.nesting.full]
-
-    def _memory(self, fields: Sequence[Field]) -> int:
+    def _memory(self, funnel: Funnel) -> int:
+        fields = [self.nesting[stage.field] for stage in funnel.stages] or [self.nesting.full]
         return hot_bytes(self.engine, fields, self.count)
 
     # Certifying
 
-    def _certified(self) -> Flow[Tuned]:
-        """Return the best plan that keeps the target on queries that it has not seen."""
-        ladder = self._ladder()
-        best, failed = None, None
-        for n, tried in enumerate(ladder):
-            self.clock.tell(f"certifying {tried.funnel}", max(0.7, 0.7 + 0.3 * n / len(ladder)))
-            made = yield from self._certificate(tried)
-            if not made.reached:
-                failed = made
-                break
-            if best is None or _better(made, best, self.goal.optimise):
-                best = made
-        chosen = best or failed
-        assert chosen is not None
-        trials = sorted((t.trial() for t in self.tried.values()), key=lambda trial: trial.p50)
-        return replace(chosen, trials=tuple(trials), notes=tuple(self.notes))
+    def _finalists(self) -> Flow[list[_Tried]]:
+        """Return what to certify, the surest first: each found no less than the next.
 
-    def _ladder(self) -> list[_Tried]:
-        """Return what to certify, the surest first: each finds no less than the next.
-
-        An exact scan finds everything by definition; it is there where it is faster than the rest.
+        What may win is asked all choosing queries, in turns, so that times can be compared.
         """
-        whole = [t for t in self.tried.values() if t.whole and t.funnel.stages]
-        exact = self.tried["exact"]
-        margin = 2 / math.sqrt(max(1, len(self.choosing))) * 0.05
-        hopeful = [t for t in whole if t.recall >= self.goal.target - margin]
-        if not hopeful:
-            return [max((t for t in self.tried.values() if t.funnel.stages or t is exact),
-                        key=lambda t: (bool(t.funnel.stages), t.recall))]  # fmt: skip
-        fastest = min(map(self._cost, hopeful))
-        if self._cost(exact) <= fastest:
-            return [exact]
+        near = [
+            t for t in self.tried.values()
+            if t.funnel.stages and (str(t.funnel) in self.surer or (t.n and not self._hopeless(t)))
+        ]  # fmt: skip
+        known = sorted((t for t in near if t.n), key=self._cost)[:_FINALISTS]
+        chosen = known + [t for t in near if str(t.funnel) in self.surer and t not in known]
+        for _ in self.choosing:
+            if self.clock.until(1 - _CERTIFY_SHARE) < 0:
+                break
+            self.clock.tell("comparing the best")
+            for tried in chosen:
+                if tried.n < len(self.choosing):
+                    yield from self._ask_both(self.choosing[tried.n], tried)
+        asked = [t for t in chosen if t.n]
         front: list[_Tried] = []
-        for tried in sorted(hopeful, key=self._cost):
+        for tried in sorted(asked, key=self._cost):
             if not front or tried.recall > front[-1].recall:
                 front.append(tried)
         front.reverse()
-        sure = [t for t in front if t.recall >= self.goal.target]
-        return _spread(sure or front, _LADDER)
+        hopeful = [t for t in front if t.recall >= self.goal.target] or front[:1]
+        return hopeful
 
-    def _certificate(self, tried: _Tried) -> Flow[Tuned]:
-        steps = plan(tried.funnel, self.nesting, self.goal.k)
-        if not steps.stages:
-            measured = tried  # exact by definition, whatever the queries
-            bound = 1.0
+    def _certified(self) -> Flow[Tuned]:
+        """Return the best plan that keeps the target on queries that it has not seen."""
+        exact = self._new(Funnel(()))
+        front = yield from self._finalists()
+        funnels = [t for t in self.tried.values() if t.n and t.funnel.stages]
+        if self._cost(exact) <= min(map(self._cost, front or funnels)):
+            front = [exact]
+        ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
+        while len(ladder) > 2 and self._seconds(ladder) > self.clock.until(1):
+            ladder = _spread(ladder, len(ladder) - 1)
+        fitting = int(self.clock.until(1) / self._seconds(ladder) * len(self.certifying))
+        needed = least_queries(self.goal.target, self.goal.confidence)
+        asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, 2 * needed)]
+        seen = [_Tried(tried.funnel, tried.memory) for tried in ladder]
+        for n, answer in enumerate(asked):
+            self.clock.tell("certifying", 0.7 + 0.3 * n / len(asked))
+            for tried in seen:
+                yield from self._time(answer, self._plan(tried.funnel), tried)
+        made = [self._certificate(tried) for tried in seen]
+        passed = made[: next((i for i, m in enumerate(made) if not m.reached), len(made))]
+        if passed:
+            best = min(passed, key=_cost_of(self.goal.optimise))
         else:
-            measured = _Tried(tried.funnel, tried.memory)
-            for answer in self.certifying:
-                yield from self._time(answer, steps, measured)
-            bound = lower_bound(measured.recalls, self.goal.confidence)
+            best = max(made, key=lambda m: m.certificate.recall if m.certificate else 0)
+        trials = [self._trial(tried) for tried in self.tried.values() if tried.n]
+        trials.sort(key=lambda trial: trial.p50)
+        return replace(best, trials=tuple(trials), notes=tuple(self.notes))
+
+    def _seconds(self, plans: Sequence[_Tried]) -> float:
+        """Return about how long it takes to certify plans."""
+        milliseconds = sum(map(self._milliseconds, plans))
+        return milliseconds * len(self.certifying) / 1000
+
+    def _milliseconds(self, tried: _Tried) -> float:
+        return tried.pace * statistics.median(self.reference_times)
+
+    def _trial(self, tried: _Tried) -> Trial:
+        return Trial(
+            tried.funnel, tried.recall, self._milliseconds(tried), tried.n, tried.memory,
+            tried.candidates, tried.n == len(self.choosing),
+        )  # fmt: skip
+
+    def _certificate(self, tried: _Tried) -> Tuned:
+        exact = not tried.funnel.stages  # finds everything by definition
         certificate = Certificate(
             k=self.goal.k, target=self.goal.target, confidence=self.goal.confidence,
-            recall=measured.recall, bound=bound, n=len(measured.recalls), p50=measured.p50,
-            p95=float(np.percentile(measured.times, 95)),
-            qps=1000 / statistics.fmean(measured.times), memory=tried.memory,
+            recall=tried.recall,
+            bound=1.0 if exact else lower_bound(tried.recalls, self.goal.confidence),
+            n=tried.n, p50=statistics.median(tried.times),
+            p95=float(np.quantile(tried.times, 0.95)),
+            qps=1000 / statistics.fmean(tried.times), memory=tried.memory,
             documents=self.count, source=self.source, seed=self.goal.seed,
             measured=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
@@ -531,10 +535,10 @@ class _Run:
 
         self.clock.tell("looking for what would reach the target", 0.99)
         advice = [
-            Advice("an exact scan", 'funnel="exact"', None, 0, exact.p50),
+            Advice("an exact scan", 'funnel="exact"', None, 0, self._trial(exact).p50),
             *(yield from reach(
-                self.collection, self.choosing, self.goal.k, self.goal.target, self.engine,
-                self.count, self.goal.seed,
+                self.collection, self.choosing, k=self.goal.k, target=self.goal.target,
+                engine=self.engine, count=self.count, seed=self.goal.seed,
             )),
         ]  # fmt: skip
         return tuple(advice)
@@ -548,13 +552,33 @@ def _steps(least: int, most: int) -> list[int]:
     return made
 
 
-def _knob_steps(entry: Entry, k: int) -> list[Knobs]:
-    """Return the settings of a field's index from the cheapest to the surest."""
-    if entry.most_ef is not None:
-        return [Knobs(ef=ef) for ef in _steps(max(16, k), min(entry.most_ef, 1_024))]
-    if entry.lists is not None:
-        return [Knobs(probes=probes) for probes in _steps(1, entry.lists)]
-    return [Knobs()]
+class _Grid:
+    """The plans of one field: ever more candidates one way, an ever surer index the other."""
+
+    def __init__(self, entry: Entry, k: int, count: int, *, inside: bool = False) -> None:
+        self.entry, self.k, self.inside = entry, k, inside
+        most = min(max(_MOST, 2 * k), k * _MOST_TIMES, count)
+        if entry.most_ef is not None:
+            most = min(most, entry.most_ef)
+        self.limits = _steps(k, max(most, k))
+        self.knobs = [Knobs()]
+        if entry.most_ef is not None:
+            self.knobs = [Knobs(ef=ef) for ef in _steps(max(16, k), min(entry.most_ef, 1_024))]
+        elif entry.lists is not None:
+            self.knobs = [Knobs(probes=probes) for probes in _steps(1, entry.lists)]
+
+    def has(self, i: int, j: int) -> bool:
+        """Return whether there is such a plan."""
+        return 0 <= i < len(self.limits) and 0 <= j < len(self.knobs)
+
+    def at(self, i: int, j: int) -> Funnel:
+        """Return a plan; past the end it is the last one."""
+        limit = self.limits[min(i, len(self.limits) - 1)]
+        knobs = self.knobs[min(j, len(self.knobs) - 1)]
+        name = self.entry.field.name
+        if not self.inside:
+            return Funnel((Stage(name, limit),), knobs)
+        return Funnel((Stage(name, self.k),), replace(knobs, oversampling=limit / self.k))
 
 
 def _with_one_more(steps: Plan) -> Plan:
@@ -567,12 +591,12 @@ def _with_one_more(steps: Plan) -> Plan:
     return Plan(stages, steps.k + 1, steps.offset, knobs)
 
 
-def _better(made: Tuned, other: Tuned, optimise: str) -> bool:
-    assert made.certificate is not None
-    assert other.certificate is not None
-    if optimise == "memory" and made.certificate.memory != other.certificate.memory:
-        return made.certificate.memory < other.certificate.memory
-    return made.certificate.p50 < other.certificate.p50
+def _cost_of(optimise: str) -> Callable[[Tuned], tuple[float, float]]:
+    def cost(made: Tuned) -> tuple[float, float]:
+        assert made.certificate is not None
+        return (made.certificate.memory if optimise == "memory" else 0, made.certificate.p50)
+
+    return cost
 
 
 def _spread(items: Sequence[_Tried], count: int) -> list[_Tried]:

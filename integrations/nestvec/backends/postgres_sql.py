@@ -320,12 +320,13 @@ class Table:
 
     def sample(self, count: int, seed: int) -> Statement:
         """Ask for documents in an order that looks random, of their ids and a seed."""
-        drawn = Statement(SQL('id IN (SELECT id FROM {} ORDER BY md5(id || %s) COLLATE "C", id LIMIT {})').format(
-            self.table, Literal(count)
-        ), (f" {seed}",))  # fmt: skip
-        asked = self.documents(drawn, vectors=True)
-        sql = SQL('{} ORDER BY md5(id || %s) COLLATE "C", id').format(asked.sql)
-        return Statement(sql, (*asked.params, f" {seed}"))
+        order = Statement(SQL('md5(id || %s) COLLATE "C", id'), (f" {seed}",))
+        drawn = SQL("id IN (SELECT id FROM {} ORDER BY {} LIMIT {})").format(
+            self.table, order.sql, Literal(count)
+        )
+        asked = self.documents(Statement(drawn, order.params), vectors=True)
+        sql = SQL("{} ORDER BY {}").format(asked.sql, order.sql)
+        return Statement(sql, (*asked.params, *order.params))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
         """Ask for id, text, metadata and cosine distance of a plan's hits, best first."""
