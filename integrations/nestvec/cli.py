@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, delete.
+"""The command line: nestvec demo, add, search, info, index, tune, size, delete.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -18,13 +18,14 @@ from typing import Annotated, Any
 
 import typer
 
-from . import console, demo, passages, stdlib_docs
+from . import cli_tuning, console, demo, passages, stdlib_docs
 from .conditions import condition
 from .errors import CollectionMissing, ConfigError, NestvecError
 from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
+from .sizing import sizes
 from .store import Store, connect
 
 __all__ = ["app", "main"]
@@ -260,6 +261,87 @@ def delete(
         _print({"deleted": deleted})
     else:
         console.say(f"deleted {_several(deleted, 'document')}")
+
+
+@app.command()
+def tune(
+    url: Url,
+    *,
+    target: Annotated[float, typer.Option(help="The recall to reach.")] = 0.99,
+    k: Annotated[int, typer.Option("-k", help="How many hits a search returns.")] = 10,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Queries, a line each: a text, or JSON with query (a text or a vector) and where. "
+            "Without it documents are drawn.",
+        ),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How sure the recall has to be.")] = 0.95,
+    budget: Annotated[float, typer.Option(help="About how many seconds to take.")] = 60.0,
+    optimise: Annotated[
+        str, typer.Option(metavar="speed|memory", help="What is to be best.")
+    ] = "speed",
+    where: Where = None,
+    filter: Filtered = None,
+    seed: Annotated[int, typer.Option(help="Which queries are drawn, and how split.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Draw what was measured there.")
+    ] = None,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure plans on a collection and make the best one its default.
+
+    Ends with 1 where no plan reaches the target; then the collection keeps the plan that it had.
+    """
+    if plot is not None:
+        from .tuning_plots import draw  # says what it needs before minutes are spent
+    asked = None if queries is None else list(cli_tuning.read_queries(queries))
+    only = condition(where or [], filter)
+    with (
+        connect(url, collection=collection, embedder=embedder) as store,
+        console.share("tuning") as progress,
+    ):
+        tuned = store.tune(
+            target, k, asked, confidence=confidence, budget_s=budget, optimise=optimise,
+            where=only, seed=seed, progress=progress,
+        )  # fmt: skip
+    drawn = [] if plot is None else draw(tuned, plot)
+    if as_json:
+        _print(cli_tuning.told(tuned, drawn))
+    else:
+        cli_tuning.show(tuned, drawn)
+    if not tuned.reached:
+        raise typer.Exit(1)
+
+
+@app.command()
+def size(
+    count: Annotated[int, typer.Argument(metavar="DOCUMENTS", help="How many documents.")],
+    *,
+    dim: Annotated[int, typer.Option(help="How many numbers a full vector has.")],
+    dims: Annotated[str, typer.Option(help="The fields, such as 64,256:int8.")],
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="edge, qdrant, postgres or memory. May be given again."),
+    ] = None,
+    text: Annotated[int, typer.Option(help="Bytes of a document's text, on average.")] = 500,
+    metadata: Annotated[int, typer.Option(help="Bytes of its metadata as JSON.")] = 60,
+    id: Annotated[int, typer.Option(help="Bytes of its id.")] = 36,
+    m: Annotated[int, typer.Option("-m", help="Links of a node of the graph.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Estimate the bytes of a collection, beside those of single full vectors."""
+    found = sizes(
+        count, dim, dims, engines=engine or ("edge", "qdrant", "postgres"), text_bytes=text,
+        metadata_bytes=metadata, id_bytes=id, m=m,
+    )  # fmt: skip
+    if as_json:
+        _print([asdict(made) for made in found])
+    else:
+        cli_tuning.show_sizes(count, dim, found)
 
 
 # Opening and storing

@@ -89,9 +89,7 @@ def _ranks(
     )
     vectors = {record.id: record.vector for record in best}
     asked = np.stack([answer.asked.queries["full"] for answer in answers])
-    goals = [
-        np.stack([vectors[id] for id in answer.ids if id in vectors]) for answer in answers
-    ]
+    goals = [np.stack([vectors[id] for id in answer.ids if id in vectors]) for answer in answers]
     ranks = {
         (length, turned): [np.zeros(len(goal), np.int64) for goal in goals]
         for length in lengths for turned in (False, True)

@@ -164,6 +164,8 @@ class _Tried:
     @property
     def pace(self) -> float:
         """Its time as a multiple of the reference plan's; a quarter are as fast or faster."""
+        if not self.times:
+            return math.inf
         return float(np.quantile(self.times, 0.25) / np.quantile(self.beside, 0.25))
 
     @property
@@ -479,6 +481,10 @@ class _Run:
         funnels = [t for t in self.tried.values() if t.n and t.funnel.stages]
         if self._cost(exact) <= min(map(self._cost, front or funnels)):
             front = [exact]
+            self.notes.append(
+                f"an exact scan of {self.count:,} documents is faster than any other plan that "
+                "finds enough; tune again when there are many more"
+            )
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
         while len(ladder) > 2 and self._seconds(ladder) > self.clock.until(1):
             ladder = _spread(ladder, len(ladder) - 1)

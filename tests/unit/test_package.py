@@ -29,7 +29,8 @@ LAYERS = [
     {"evaluation"},
     {"adapting"},
     {"langchain", "llama_index"},
-    {"cli", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
+    {"plots"},
+    {"cli", "cli_tuning", "tuning_plots", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
 ]
 
 #: Third-party packages that `import nestvec` may load.
