@@ -140,6 +140,7 @@ class Collection:
         self.backend, self.head, self.embedder = backend, head, embedder
         self.batch_size = batch_size
         self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
+        self._made = head.written
 
     @property
     def nesting(self) -> Nesting:
@@ -160,7 +161,19 @@ class Collection:
         """Make a measured plan the collection's default, also for whoever opens it later."""
         head = replace(self.head, tuned=tuned.to_head())
         yield from self.backend.record(head)
-        self.head, self.tuned = head, tuned
+        self.take(head)
+        self.tuned = tuned
+
+    def take(self, head: Head) -> None:
+        """Go on with what the collection now records of itself.
+
+        Vectors are also made for fields that are gone: searches under way may still name them.
+        """
+        fields = {field.name: field for field in (*self._made.fields, *head.written.fields)}
+        full = fields.pop("full")
+        self._made = Nesting((*fields.values(), full))
+        self.head = head
+        self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
 
     def vectors(self, query: Any) -> Flow[dict[str, Matrix]]:
         """Return one unit vector per field for a text or a vector."""
@@ -421,7 +434,7 @@ class Collection:
                 vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
-            nested = nest(vectors, self.nesting, names)
+            nested = nest(vectors, self._made, names)
         except NestingError as error:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
@@ -451,7 +464,7 @@ class Collection:
             made = yield EmbedderCall("embed_query", (query,))
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
-        return {name: rows[0] for name, rows in nest([query], self.nesting, ["query"]).items()}
+        return {name: rows[0] for name, rows in nest([query], self._made, ["query"]).items()}
 
     def _need_embedder(self) -> Embedder:
         if self.embedder is None:

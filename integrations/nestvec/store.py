@@ -25,6 +25,7 @@ from .flow import Flow, arun, run
 from .funnel import Funnel, Plan
 from .nesting import Nesting
 from .records import Record
+from .reshaping import add_field, drop_field
 from .sources import Take, atake, checked_size, take
 from .tuning import tune
 
@@ -209,6 +210,8 @@ class Store(_Opened):
     index_metadata = _blocking(Collection.index_metadata)
     info = _blocking(Collection.info)
     tune = _blocking(tune)
+    add_field = _blocking(add_field)
+    drop_field = _blocking(drop_field)
     verify = _blocking(Collection.verify)
     drop = _blocking(Collection.drop)
 
@@ -264,6 +267,8 @@ class AsyncStore(_Opened):
     index_metadata = _awaited(Collection.index_metadata)
     info = _awaited(Collection.info)
     tune = _awaited(tune)
+    add_field = _awaited(add_field)
+    drop_field = _awaited(drop_field)
     verify = _awaited(Collection.verify)
     drop = _awaited(Collection.drop)
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"backends", "embedders", "adaptors"},
     {"sources"},
     {"collection"},
-    {"reach", "truth", "tuning"},
+    {"reach", "reshaping", "truth", "tuning"},
     {"store"},
     {"evaluation"},
     {"adapting"},

@@ -61,6 +61,13 @@ class Head:
     added: tuple[str, ...] = ()
     pending: str | None = None
 
+    @property
+    def written(self) -> Nesting:
+        """The fields that documents are written with, also the one that is on its way in."""
+        if self.pending is None or self.pending.startswith("-"):
+            return self.nesting
+        return Nesting.of((*self.nesting.dims, self.pending[1:]), self.nesting.dim)
+
     def to_json(self) -> str:
         """Return the head as JSON."""
         head = {
@@ -143,6 +150,30 @@ class Backend(ABC):
     @abstractmethod
     def record(self, head: Head) -> Flow[None]:
         """Record what the collection knows of itself anew, all of it or nothing."""
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Make room for a field that the head has pending; from now on it is written too."""
+        return
+        yield
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:  # noqa: ARG002
+        """Make a field for some documents that lack it, of their full vectors.
+
+        Return for how many, and where to go on; that is None at the end. What others write
+        meanwhile is not undone.
+        """
+        return 0, None
+        yield
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Index a field that all documents have, so that it can be searched first."""
+        return
+        yield
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Drop what the engine keeps of a field that the head has no more."""
+        return
+        yield
 
     @abstractmethod
     def entries(self) -> Flow[list[Entry]]:

@@ -11,13 +11,16 @@ are taken for integers.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Condition as Signal
 from threading import Lock
 from typing import Any
 
@@ -56,6 +59,7 @@ from .points import (
     entries,
     hit,
     in_field,
+    made_of,
     nested,
     oversampled,
     payload,
@@ -78,6 +82,9 @@ _FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once.
 _PAGE = 1_000
+
+#: How many documents get another vector at once; nobody else writes meanwhile.
+_FILL = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ class EdgeBackend(Backend):
                 "digits, '_', '-' and '.', not starting with '-' or '.'"
             )
         self.url, self.collection = url, collection
+        self._options = options
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
         self._per_record = 1
@@ -140,7 +148,28 @@ class EdgeBackend(Backend):
 
     def record(self, head: Head) -> Flow[None]:
         yield Call("record", (head,))
-        self._head = head
+        self._learn(head)
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:
+        if not field.full:  # what quantises full is no vector of its own
+            yield Call("add_vector", (field,))
+        self._learn(head)
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
+        if field.full:
+            return 0, None
+        filled: tuple[int, Any] = yield Call("fill", (field, self._per_record // 4, after))
+        return filled
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        yield Call("reshape", (config(head.nesting, self._options, (*head.added, field.name)),))
+        yield from self._optimize()
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        if not field.full:
+            yield Call("update", (qe.UpdateOperation.delete_vector_name(vector_name(field)),))
+        yield Call("reshape", (config(head.nesting, self._options, head.added),))
+        yield from self._optimize()
 
     def entries(self) -> Flow[list[Entry]]:
         assert self._head is not None
@@ -149,7 +178,7 @@ class EdgeBackend(Backend):
 
     def _learn(self, head: Head) -> None:
         self._per_record = head.nesting.dim * 4
-        self._vectors = vectors(head.nesting)
+        self._vectors = vectors(head.written)
         self._head = head
 
     def upsert(self, batch: Batch) -> Flow[None]:
@@ -336,8 +365,11 @@ def _exact_below(first: Field | None) -> int:
 
 
 def _record(point: Any) -> Record:
-    vector = point.vector and np.array(point.vector["full"], dtype=np.float32)
-    return record(point.payload, vector)
+    return record(point.payload, point.vector and _vector(point))
+
+
+def _vector(point: Any) -> Matrix:
+    return np.array(point.vector["full"], dtype=np.float32)
 
 
 def _full(vectors: bool) -> bool | list[str]:
@@ -397,9 +429,9 @@ def _nearest(vector: Matrix, name: str) -> qe.Query:
     return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
-def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
+def config(nesting: Nesting, options: EdgeOptions, graphs: Sequence[str] = ()) -> qe.EdgeConfig:
     """Return the shard's configuration: a graph on the first field, the others on disk."""
-    made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
+    made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting, graphs)}
     return qe.EdgeConfig(vectors=made)
 
 
@@ -470,6 +502,39 @@ def _match(match: Condition) -> Any:
     return forms[form](value)
 
 
+class _Gate:
+    """Lets many through at once, or one who must be alone, for whom the others wait."""
+
+    def __init__(self) -> None:
+        self._changed = Signal()
+        self._inside, self._shut = 0, False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._shut = True
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
+
+
 class _Driver:
     """The directory and the open shard: the only place that touches files or the engine."""
 
@@ -481,6 +546,7 @@ class _Driver:
         # thread_local would make the lock of one thread invisible to the one that closes.
         self.lock = FileLock(root / f".{collection}.lock", timeout=0, thread_local=False)
         self.writing = Lock()
+        self.gate = _Gate()
         self.drift = False
 
     def perform(self, request: Call) -> Any:
@@ -488,7 +554,8 @@ class _Driver:
         try:
             if own is not None:
                 return own(*request.args)
-            return getattr(self._open(), request.method)(*request.args)
+            with self.gate.shared():
+                return getattr(self._open(), request.method)(*request.args)
         except NestvecError:
             raise
         except OSError as error:
@@ -559,6 +626,52 @@ class _Driver:
         head = Head.from_json(manifest.read_text(encoding="utf-8", errors="replace"), str(manifest))
         self.drift = (self.path / "drift").exists()
         return head
+
+    def add_vector(self, field: Field) -> None:
+        """Add a named vector that no point has yet; nothing where it is there."""
+        kept = json.loads((self.path / "shard" / "edge_config.json").read_text())
+        if vector_name(field) in kept["vectors"]:
+            return
+        kind = qe.VectorStorageDatatype
+        half = field.precision != "float32"
+        made = qe.UpdateOperation.create_dense_vector(
+            vector_name(field), field.length, qe.Distance.Cosine, None,
+            kind.Float16 if half else kind.Float32,
+        )  # fmt: skip
+        self.update(made)
+
+    def fill(self, field: Field, dim: int, after: Any) -> tuple[int, Any]:
+        """Make a vector for some points that lack it; nothing else is written meanwhile."""
+        name = vector_name(field)
+        lacking = qe.Filter(
+            must=[qe.HasVectorCondition("full")], must_not=[qe.HasVectorCondition(name)]
+        )
+        asked = qe.ScrollRequest(
+            offset=after, limit=_FILL, filter=lacking, with_payload=["id"], with_vector=["full"]
+        )
+        with self.writing:
+            shard = self._open()
+            points, after = shard.scroll(asked)
+            if points:
+                full = [_vector(point) for point in points]
+                names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
+                rows = made_of(full, field, dim, names)
+                made: list[Any] = [memoryview(row) for row in rows]
+                changed = [
+                    qe.PointVectors(point.id, {name: row})
+                    for point, row in zip(points, made, strict=True)
+                ]
+                shard.update(qe.UpdateOperation.update_vectors(changed))
+        return len(points), after
+
+    def reshape(self, changed: qe.EdgeConfig) -> None:
+        """Open the shard anew with another configuration, while nobody uses it."""
+        with self.writing, self.gate.alone():
+            self._open().flush()
+            self.shard, shard = None, self.shard
+            assert shard is not None
+            shard.close()
+            self.shard = qe.EdgeShard.load(str(self.path / "shard"), changed)
 
     def record(self, head: Head) -> None:
         with self.writing:

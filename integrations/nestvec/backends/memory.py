@@ -16,7 +16,7 @@ from ..errors import BackendError, ConfigError
 from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
-from ..nesting import PRECISIONS, Field, Matrix
+from ..nesting import PRECISIONS, Field, Matrix, Nesting, nest
 from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Entry, Head
 
@@ -58,6 +58,13 @@ class MemoryBackend(Backend):
         fields = yield Call("searched")
         quantised = ("int8", "turbo", "binary")
         return [Entry(f, indexed=False, oversampling=f.precision in quantised) for f in fields]
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:  # noqa: ARG002
+        filled: int = yield Call("fill", (field,))
+        return filled, None
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        yield Call("forget", (head, field))
 
     def upsert(self, batch: Batch) -> Flow[None]:
         yield Call("upsert", (batch,))
@@ -144,8 +151,29 @@ class _Table:
         self.matrices: dict[str, Matrix] = {}
         self.indexed: dict[str, str] = {}
 
+    def fill(self, field: Field) -> int:
+        """Make a field for the documents that lack it; return for how many."""
+        full = self.fields["full"]
+        both = Nesting((field, full))
+        self.fields = {field.name: field, **self.fields}
+        lacking = [id for id, rows in self.rows.items() if field.name not in rows]
+        if lacking:
+            made = nest([self.records[id].vector for id in lacking], both, lacking)[field.name]
+            for id, row in zip(lacking, keep(field, made), strict=True):
+                self.rows[id][field.name] = row
+            self.matrices.clear()
+        return len(lacking)
+
+    def forget(self, head: Head, field: Field) -> None:
+        """Drop a field."""
+        self.fields = {kept.name: kept for kept in head.nesting.fields}
+        for row in self.rows.values():
+            row.pop(field.name, None)
+        self.matrices.pop(field.name, None)
+
     def searched(self) -> list[Field]:
-        return list(self.fields.values())[:-1]
+        prefixes = [field for name, field in self.fields.items() if name != "full"]
+        return sorted(prefixes, key=lambda field: (field.nbytes, field.length))
 
     def index(self, key: str, kind: str) -> None:
         """Keep in mind that a key is indexed, which changes nothing here."""
@@ -155,7 +183,7 @@ class _Table:
         return dict(self.indexed)
 
     def upsert(self, batch: Batch) -> None:
-        kept = {name: keep(self.fields[name], rows) for name, rows in batch.vectors.items()}
+        kept = {name: keep(field, batch.vectors[name]) for name, field in self.fields.items()}
         for i, id in enumerate(batch.ids):
             vector = batch.vectors["full"][i]
             self.records[id] = Record(id, batch.texts[i], batch.metadatas[i], vector)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import NestingError
 from ..filter_values import Step, instant
 from ..funnel import Knobs, Plan
-from ..nesting import Field, Nesting
+from ..nesting import Field, Matrix, Nesting, nest
 from ..records import Hit, Record
 from .base import Entry
 from .point_filters import written
@@ -23,6 +23,7 @@ __all__ = [
     "entries",
     "hit",
     "in_field",
+    "made_of",
     "nested",
     "oversampled",
     "payload",
@@ -136,7 +137,7 @@ class Vector(NamedTuple):
     half: bool
     #: The precision of the quantised copy that is searched, None where there is none.
     quantised: str | None
-    #: The first field has the graph, and what it is searched by stays in memory.
+    #: It has a graph, and what it is searched by stays in memory.
     first: bool
 
 
@@ -145,9 +146,11 @@ def vector_name(field: Field) -> str:
     return "full" if field.full else field.name
 
 
-def vectors(nesting: Nesting) -> list[Vector]:
-    """Return the named vectors of a nesting."""
+def vectors(nesting: Nesting, graphs: Sequence[str] = ()) -> list[Vector]:
+    """Return the named vectors of a nesting; the first field has a graph, and those in `graphs`."""
     made = {}
+    searched = {vector_name(nesting.fields[0])}
+    searched |= {vector_name(field) for field in nesting.fields if field.name in graphs}
     for field in reversed(nesting.fields):  # so that what quantises full comes after full
         precision = nesting.full.precision if field.full else field.precision
         made[vector_name(field)] = Vector(
@@ -155,9 +158,14 @@ def vectors(nesting: Nesting) -> list[Vector]:
             field.length,
             precision != "float32",
             field.precision if field.precision in ("int8", "binary", "turbo") else None,
-            vector_name(field) == vector_name(nesting.fields[0]),
+            vector_name(field) in searched,
         )
     return list(made.values())
+
+
+def made_of(full: Sequence[Any], field: Field, dim: int, names: Sequence[str]) -> Matrix:
+    """Return the (n, length) numbers of a field for n full vectors. Raises NestingError."""
+    return nest(full, Nesting((field, Field(dim, full=True))), names)[field.name]
 
 
 def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:

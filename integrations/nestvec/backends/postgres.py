@@ -7,6 +7,7 @@ writes a row writes all of its fields. `binary` is an expression: no column, onl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import (
@@ -115,10 +116,24 @@ class PostgresBackend(Backend):
         }
         return head
 
+    # A prefix that is added later is an expression of full with an index: a generated column would
+    # rewrite the table, and let nobody read it until that is done.
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        if self._options.index != "none" and not _unindexable(field):
+            yield from self._index_as(
+                replace(self._table, nesting=head.nesting, added=head.added), field
+            )
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        yield Apart(self._table.drop_index(field), self._table.drop_column(field))
+        self._indexed -= {field.name}
+
     def record(self, head: Head) -> Flow[None]:
         (changed,) = yield Query(self._heads.change(self.collection, head.to_json()), reads=False)
         if not changed:
             raise CollectionMissing(f"{self.url}: the collection {self.collection!r} was dropped")
+        self._held = replace(self._table, nesting=head.nesting, added=head.added)
 
     def entries(self) -> Flow[list[Entry]]:
         (rows,) = yield Query(self._table.indexes())
@@ -152,7 +167,7 @@ class PostgresBackend(Backend):
                 "run ALTER EXTENSION vector UPDATE"
             )
         self._iterative = numbers >= (0, 8)
-        self._held = Table(self._schema, self.collection, head.nesting, vectors)
+        self._held = Table(self._schema, self.collection, head.nesting, vectors, head.added)
 
     def create(self, head: Head) -> Flow[None]:
         vectors, version, schema, heads = yield from self._look()
@@ -222,7 +237,10 @@ class PostgresBackend(Backend):
 
     def create_index(self, field: Field) -> Flow[None]:
         """Index a field while others read and write; what is indexed already stays so."""
-        table, options = self._table, self._options
+        yield from self._index_as(self._table, field)
+
+    def _index_as(self, table: Table, field: Field) -> Flow[None]:
+        options = self._options
         if options.index == "none":
             raise ConfigError("this store was opened with index='none'; open it with hnsw")
         if problem := _unindexable(field):
@@ -240,7 +258,7 @@ class PostgresBackend(Backend):
                 *([] if state is None else [table.drop_index(field)]),
                 table.make_index(field, options.index, options.index_options),
             )
-        self._indexed.add(field.name)
+        self._indexed |= {field.name}
 
     def _build_settings(self) -> list[Statement]:
         if self._options.build_memory is None:

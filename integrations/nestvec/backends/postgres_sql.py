@@ -99,6 +99,8 @@ class Table:
     collection: str
     nesting: Nesting
     vectors: str
+    #: Fields that came after the table was made: expressions of full, as signs are.
+    added: tuple[str, ...] = ()
 
     @property
     def table(self) -> Identifier:
@@ -131,9 +133,14 @@ class Table:
         )  # fmt: skip
 
     def _value(self, field: Field) -> Composable:
-        """Return what a field is compared by: its column, or signs taken from full."""
-        if field.precision != "binary":
+        """Return what a field is compared by: its column, or an expression of full."""
+        if self._is_column(field):
             return name(field.name)
+        if field.precision != "binary":
+            wide = SQL('"full"::{}').format(self._type(Field(self.nesting.dim)))
+            return SQL("({}({})::{})").format(
+                self._of_pgvector("l2_normalize"), self._prefix(field, wide), self._type(field)
+            )
         signs = self._of_pgvector("binary_quantize")
         prefix = self._prefix(field, SQL('"full"'))
         return SQL("({}({})::{})").format(signs, prefix, self._type(field))
@@ -155,8 +162,12 @@ class Table:
     # Making
 
     def columns(self) -> list[Field]:
-        """Return the fields that are columns, fewest bytes first; signs are not stored."""
-        return [field for field in self.nesting.fields if field.precision != "binary"]
+        """Return the fields that are columns, fewest bytes first."""
+        return [field for field in self.nesting.fields if self._is_column(field)]
+
+    def _is_column(self, field: Field) -> bool:
+        """Return whether a field is stored; signs and fields that were added later are not."""
+        return field.precision != "binary" and field.name not in self.added
 
     def make(self) -> list[Statement]:
         """Return the statements that make the table."""
@@ -193,6 +204,10 @@ class Table:
 
     def drop(self) -> Statement:
         return Statement(SQL("DROP TABLE {}").format(self.table))
+
+    def drop_column(self, field: Field) -> Statement:
+        sql = SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}")
+        return Statement(sql.format(self.table, name(field.name)))
 
     # The index
 
@@ -357,7 +372,7 @@ class Table:
         stages: list[Statement] = []
         source = self.table
         for i, (field, limit) in enumerate(plan.stages):
-            later = [f for f, _ in plan.stages[i + 1 :] if f.precision != "binary"]
+            later = [f for f, _ in plan.stages[i + 1 :] if self._is_column(f)]
             distance = self._distance(field, queries[field.name])
             sql = SQL(
                 "{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})"
