@@ -111,6 +111,9 @@ def create(server: RestServer, name: str, body: models.CreateCollection, _: Any)
 
 
 def update(server: RestServer, name: str, body: models.UpdateCollection, _: Any) -> Any:
+    # The graphs and quantisations of vectors say nothing here: local mode is exact.
+    if body.vectors is not None and body.metadata is None:
+        return True
     return server.engine.update_collection(name, metadata=body.metadata)
 
 
@@ -186,6 +189,22 @@ def cluster(server: RestServer, _name: str, _body: Any, _: Any) -> Any:
     }  # fmt: skip
 
 
+def new_vector(server: RestServer, name: str, body: Any, params: dict[str, str]) -> Any:
+    assert params["wait"] == "true"
+    return server.engine.create_vector_name(name, params["vector"], body)
+
+
+def delete_vector(server: RestServer, name: str, _body: Any, params: dict[str, str]) -> Any:
+    return server.engine.delete_vector_name(name, params["vector"])
+
+
+def update_vectors(
+    server: RestServer, name: str, body: models.UpdateVectors, params: dict[str, str]
+) -> Any:
+    assert params["wait"] == "true"
+    return server.engine.update_vectors(name, body.points)
+
+
 def new_shard(server: RestServer, _name: str, body: models.CreateShardingKey, _: Any) -> Any:
     server.shard_keys.append(body.shard_key)
     return True
@@ -214,6 +233,9 @@ ROUTES: dict[str, tuple[Any, Handle]] = {
     "POST /collections/{}/points/query": (models.QueryRequest, query),
     "POST /collections/{}/points/query/batch": (models.QueryRequestBatch, query_batch),
     "POST /collections/{}/points/delete": (models.PointsSelector, delete),
+    "PUT /collections/{}/points/vectors": (models.UpdateVectors, update_vectors),
+    "PUT /collections/{}/vectors/{}": (models.VectorNameConfig, new_vector),
+    "DELETE /collections/{}/vectors/{}": (None, delete_vector),
     "PUT /collections/{}/index": (models.CreateFieldIndex, index),
     "PUT /collections/{}/shards": (models.CreateShardingKey, new_shard),
 }
@@ -258,6 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/collections(?:/([^/]+)(.*))?", path)
         assert match is not None, path
         name, rest = unquote(match[1] or ""), f"/{{}}{match[2]}" if match[1] else ""
+        if vector := re.fullmatch(r"/{}/vectors/([^/]+)", rest):
+            params, rest = {**params, "vector": unquote(vector[1])}, "/{}/vectors/{}"
         line = f"{self.command} /collections{rest}"
         _, handle = ROUTES[line]
         try:

@@ -25,7 +25,7 @@ from ..errors import (
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
-from ..nesting import Matrix, Nesting
+from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
 from .base import Backend, Entry, Head
@@ -40,7 +40,15 @@ from .point_filters import (
     indexable,
     keys_of,
 )
-from .points import check_in_place, entries, payload, stranger, vectors
+from .points import (
+    check_in_place,
+    entries,
+    made_of,
+    payload,
+    stranger,
+    vector_name,
+    vectors,
+)
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
@@ -58,6 +66,9 @@ _FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once, and how many ids a request asks for.
 _PAGE = 1_000
+
+#: How many documents get another vector at once.
+_FILL = 500
 
 #: Numbers in one upsert: about 3 MB of JSON, where a server takes 32.
 _NUMBERS = 250_000
@@ -113,7 +124,12 @@ class QdrantBackend(Backend):
         head = Head.from_json(str(recorded.get("head")), where)
         self._drift = bool(recorded.get("drift"))
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
-        if {name: params.size for name, params in held.items()} != expected:
+        there = {name: params.size for name, params in held.items()}
+        if head.pending is not None:  # on its way in or out, so it may be there or not
+            spec = head.pending[1:]
+            pending = Nesting.of((spec,), head.nesting.dim).fields[0]
+            expected |= {name: n for name, n in there.items() if name == vector_name(pending)}
+        if there != expected:
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
@@ -175,6 +191,60 @@ class QdrantBackend(Backend):
         self._writable()
         yield from self._change_record({"head": head.to_json()})
         self._head = head
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:
+        if field.full:  # what quantises full is no vector of its own
+            return
+        name = vector_name(field)
+        if name not in (yield from self._held()):
+            yield from self._ask(
+                "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(field)
+            )
+        self._names = [vector.name for vector in vectors(head.written)]
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
+        if field.full:
+            return 0, None
+        name = vector_name(field)
+        lacking: Condition = {
+            "must": [{"has_vector": "full"}], "must_not": [{"has_vector": name}]
+        }  # fmt: skip
+        made = self._excluding(wire.filter_of(lacking))
+        points, after = yield from self._scroll(made, after, _FILL, ["full"])
+        dim, filled = (yield from self._held())["full"].size, len(points)
+        while points:
+            full = [point.vector["full"] for point in points]
+            names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
+            rows = made_of(full, field, dim, names)
+            changed = wire.changed([point.id for point in points], {name: rows})
+            yield from self._ask("update_vectors", points=changed, **self._writes)
+            # Whoever replaced a document in between wrote both vectors, and had the new one undone.
+            known = {point.id: numbers for point, numbers in zip(points, full, strict=True)}
+            again = yield from self._ask(
+                "retrieve", ids=list(known), with_payload=["id"], with_vectors=["full"],
+                **self._reads,
+            )  # fmt: skip
+            points = [point for point in again if point.vector["full"] != known[point.id]]
+        return filled, after
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        graphs = (*head.added, field.name)
+        (made,) = (v for v in vectors(head.nesting, graphs) if v.name == vector_name(field))
+        if not self._local:  # local mode has no indexes
+            yield from self._ask(
+                "update_collection", vectors_config=wire.changed_params(made, self._options)
+            )
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        name = vector_name(field)
+        if field.full:
+            yield from self._ask("update_collection", vectors_config=wire.unquantised(name))
+        elif name in (yield from self._held()):
+            yield from self._ask("delete_vector_name", vector_name=name)
+        self._names = [vector.name for vector in vectors(head.nesting)]
+
+    def _held(self) -> Flow[dict[str, models.VectorParams]]:
+        return named_vectors((yield from self._ask("get_collection")).config)
 
     def entries(self) -> Flow[list[Entry]]:
         assert self._head is not None

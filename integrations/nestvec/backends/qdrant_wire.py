@@ -6,11 +6,12 @@ looking at each again costs more than everything else about a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import BackendError
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
@@ -19,7 +20,10 @@ from .points import Vector, beam, in_field, nested, oversampled, point_id, vecto
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
-__all__ = ["PRECISIONS", "filter_of", "points", "query", "stage", "vectors_config"]
+__all__ = [
+    "PRECISIONS", "changed", "changed_params", "filter_of", "new_vector", "points", "query",
+    "stage", "unquantised", "vectors_config",
+]  # fmt: skip
 
 #: TurboQuant came with client and server 1.18.
 _TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
@@ -43,6 +47,46 @@ def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParam
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
     )
+
+
+def new_vector(field: Field) -> Any:
+    """Return the settings of a named vector that is added. Raises BackendError without them."""
+    if not hasattr(models, "DenseVectorNameConfig"):
+        raise BackendError("a field is added by qdrant-client 1.18 or newer; upgrade it")
+    half, kinds = field.precision != "float32", models.VectorStorageDatatype
+    dense = models.DenseVectorConfig(
+        size=field.length,
+        distance=models.Distance.COSINE,
+        datatype=kinds.FLOAT16 if half else kinds.FLOAT32,
+    )
+    return models.DenseVectorNameConfig(dense=dense)
+
+
+def changed_params(vector: Vector, options: QdrantOptions) -> dict[str, models.VectorParamsDiff]:
+    """Return the settings of a vector that is there: its graph, its quantisation, its place."""
+    made = _vector_params(vector, options)
+    changed = models.VectorParamsDiff(
+        hnsw_config=made.hnsw_config,
+        quantization_config=made.quantization_config,
+        on_disk=made.on_disk,
+    )
+    return {vector.name: changed}
+
+
+def unquantised(name: str) -> dict[str, models.VectorParamsDiff]:
+    """Return the settings of a vector that is to be quantised no more."""
+    return {name: models.VectorParamsDiff(quantization_config=models.Disabled.DISABLED)}
+
+
+def changed(ids: Sequence[Any], vectors: Mapping[str, Matrix]) -> list[models.PointVectors]:
+    """Return other vectors for points that are there."""
+    short = {name: _short(rows) for name, rows in vectors.items()}
+    return [
+        models.PointVectors.model_construct(
+            id=id, vector={name: rows[i] for name, rows in short.items()}
+        )
+        for i, id in enumerate(ids)
+    ]
 
 
 def _quantisation(precision: str | None) -> models.QuantizationConfig | None:
