@@ -16,6 +16,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from .backends.base import KINDS, Backend, Head
 from .certificate import Tuned
 from .embedders import Embedder
@@ -388,14 +390,6 @@ class Collection:
         """Return some documents and where to go on, None at the end."""
         return (yield from self.backend.page(where, after, self.batch_size, vectors))
 
-    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
-        """Return the documents that lack fields, by id, each with the fields that it lacks.
-
-        Others may have written them: what nestvec writes has all of its fields. A search through
-        a field does not see them; adding them again, or deleting them, mends that.
-        """
-        return (yield from self.backend.verify())
-
     def info(self) -> Flow[Info]:
         """Return what the collection knows of itself, and its size."""
         count = yield from self.backend.count(None)
@@ -454,6 +448,11 @@ class Collection:
             return unit_rows(
                 made, self.nesting.dim, [f"record {record.id!r}" for record in records]
             )
+
+    def document_vector(self, id: str, text: str) -> Flow[Matrix]:
+        """Return the full vector of a document's text, embedded anew."""
+        rows = yield from self._embed([Record(id, text)])
+        return np.asarray(rows[0])
 
     def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
         """Return one unit vector per field for a text or a vector."""

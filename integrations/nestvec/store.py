@@ -23,6 +23,7 @@ from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
 from .funnel import Funnel, Plan
+from .mending import repair, verify
 from .nesting import Nesting
 from .records import Record
 from .reshaping import add_field, drop_field
@@ -212,7 +213,8 @@ class Store(_Opened):
     tune = _blocking(tune)
     add_field = _blocking(add_field)
     drop_field = _blocking(drop_field)
-    verify = _blocking(Collection.verify)
+    verify = _blocking(verify)
+    repair = _blocking(repair)
     drop = _blocking(Collection.drop)
 
     def scan(self, where: Where | None = None, *, vectors: bool = False) -> Iterator[Record]:
@@ -269,7 +271,8 @@ class AsyncStore(_Opened):
     tune = _awaited(tune)
     add_field = _awaited(add_field)
     drop_field = _awaited(drop_field)
-    verify = _awaited(Collection.verify)
+    verify = _awaited(verify)
+    repair = _awaited(repair)
     drop = _awaited(Collection.drop)
 
     def scan(self, where: Where | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:

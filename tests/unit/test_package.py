@@ -24,7 +24,7 @@ LAYERS = [
     {"backends", "embedders", "adaptors"},
     {"sources"},
     {"collection"},
-    {"reach", "reshaping", "truth", "tuning"},
+    {"mending", "reach", "reshaping", "truth", "tuning"},
     {"store"},
     {"evaluation"},
     {"adapting"},

@@ -16,7 +16,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 
-__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head"]
+__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored"]
 
 #: The version of what a collection records of itself.
 FORMAT = 1
@@ -28,6 +28,19 @@ KINDS = {
     "int": "number", "float": "number", "number": "number", "str": "str", "bool": "bool",
     "datetime": "datetime",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as the engine has it, whatever is wrong with it.
+
+    `key` is what the engine knows it by, `vectors` the numbers of the fields that it has.
+    """
+
+    key: Any
+    id: str
+    text: str
+    vectors: Mapping[str, Matrix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +277,18 @@ class Backend(ABC):
     @abstractmethod
     def info(self) -> Flow[Mapping[str, Any]]:
         """Return what only this engine can tell of the collection."""
+
+    def kept(self, nesting: Nesting) -> list[Field]:
+        """Return the fields whose numbers documents have, so that they may be wrong."""
+        return [field for field in nesting.fields if field.name == "full" or not field.full]
+
+    @abstractmethod
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        """Return up to `limit` documents as they are kept, and where to go on; None at the end."""
+
+    @abstractmethod
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        """Give documents other vectors, but for those that were replaced since they were read."""
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
         """Return the documents that lack fields, where others than nestvec can write."""

@@ -40,7 +40,7 @@ from ..flow import Call, Flow
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Entry, Head
+from .base import Backend, Entry, Head, Stored
 from .point_filters import (
     INDEXES,
     Condition,
@@ -54,6 +54,7 @@ from .point_filters import (
 )
 from .points import (
     Vector,
+    as_stored,
     beam,
     check_in_place,
     entries,
@@ -65,6 +66,7 @@ from .points import (
     payload,
     point_id,
     record,
+    same_numbers,
     stranger,
     vector_name,
     vectors,
@@ -321,6 +323,15 @@ class EdgeBackend(Backend):
 
         names = [vector.name for vector in self._vectors]
         return (yield from incomplete(names, ("id", "text"), scroll))
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        request = qe.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
+        points, after = yield Call("scroll", (request,))
+        return [as_stored(point) for point in points], after
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        names = [vector.name for vector in self._vectors]
+        yield Call("rewrite", (mended, names))
 
     def drop(self) -> Flow[None]:
         yield Call("drop")
@@ -663,6 +674,25 @@ class _Driver:
                 ]
                 shard.update(qe.UpdateOperation.update_vectors(changed))
         return len(points), after
+
+    def rewrite(
+        self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]], names: Sequence[str]
+    ) -> None:
+        """Give points other vectors, but for those that were replaced since they were read."""
+        with self.writing:
+            shard = self._open()
+            now = shard.retrieve([stored.key for stored, _ in mended], False, ["full"])
+            there = {point.id: as_stored(point).vectors.get("full") for point in now}
+            changed = []
+            for stored, vectors in mended:
+                same = stored.key in there and same_numbers(
+                    there[stored.key], stored.vectors.get("full")
+                )
+                if same:
+                    rows: Any = {name: vectors[name].tolist() for name in names}
+                    changed.append(qe.PointVectors(stored.key, rows))
+            if changed:
+                shard.update(qe.UpdateOperation.update_vectors(changed))
 
     def reshape(self, changed: qe.EdgeConfig) -> None:
         """Open the shard anew with another configuration, while nobody uses it."""

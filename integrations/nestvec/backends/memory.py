@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..flow import Call, Flow
 from ..funnel import Plan
 from ..nesting import PRECISIONS, Field, Matrix, Nesting, nest
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Entry, Head
+from .base import Backend, Entry, Head, Stored
 
 __all__ = ["MemoryBackend", "MemoryOptions"]
 
@@ -122,9 +122,19 @@ class MemoryBackend(Backend):
         matching = yield from self.count(where)
         return FilterTrace(matching, total, "the predicate, then an exact pass", (), total, total)
 
+    def kept(self, nesting: Nesting) -> list[Field]:
+        return [f for f in nesting.fields if f.precision in ("float32", "float16")]
+
     def info(self) -> Flow[Mapping[str, Any]]:
         return {"engine": "memory"}
         yield
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        found: tuple[list[Stored], Any] = yield Call("stored", (after, limit))
+        return found
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        yield Call("rewrite", (mended,))
 
     def drop(self) -> Flow[None]:
         self.close()
@@ -170,6 +180,29 @@ class _Table:
         for row in self.rows.values():
             row.pop(field.name, None)
         self.matrices.pop(field.name, None)
+
+    def stored(self, after: str | None, limit: int) -> tuple[list[Stored], str | None]:
+        rest = sorted(id for id in self.records if after is None or id > after)
+        found = []
+        for id in rest[:limit]:
+            record, rows = self.records[id], self.rows[id]
+            # Quantised numbers are rounded, but no others are kept of them.
+            exact = {
+                name: row for name, row in rows.items()
+                if self.fields[name].precision in ("float32", "float16")
+            }  # fmt: skip
+            found.append(Stored(record, id, record.text, exact))
+        return found, rest[limit - 1] if len(rest) > limit else None
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> None:
+        for stored, vectors in mended:
+            record = self.records.get(stored.id)
+            if record is not None and record is stored.key:
+                self.records[stored.id] = replace(record, vector=vectors["full"])
+                self.rows[stored.id] = {
+                    name: keep(field, vectors[name][None])[0] for name, field in self.fields.items()
+                }
+        self.matrices.clear()
 
     def searched(self) -> list[Field]:
         prefixes = [field for name, field in self.fields.items() if name != "full"]

@@ -8,16 +8,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from ..errors import NestingError
 from ..filter_values import Step, instant
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting, nest
 from ..records import Hit, Record
-from .base import Entry
+from .base import Entry, Stored
 from .point_filters import written
 
 __all__ = [
     "Vector",
+    "as_stored",
     "beam",
     "check_in_place",
     "entries",
@@ -29,6 +32,7 @@ __all__ = [
     "payload",
     "point_id",
     "record",
+    "same_numbers",
     "stranger",
     "vector_name",
     "vectors",
@@ -109,6 +113,27 @@ def record(payload: Mapping[str, Any], vector: Any = None) -> Record:
 def stranger(id: Any, payload: Mapping[str, Any] | None) -> Record:
     """Return what surely can be told of a point that others may have written: an id."""
     return Record(str((payload or {}).get("id") or id))
+
+
+def as_stored(point: Any) -> Stored:
+    """Return a point as the engine has it, also one that others wrote."""
+    payload, vectors = point.payload or {}, point.vector or {}
+    if not isinstance(vectors, Mapping):
+        vectors = {"full": vectors}
+    text = payload.get("text")
+    return Stored(
+        point.id,
+        stranger(point.id, payload).id,
+        text if isinstance(text, str) else "",
+        {name: np.array(row, dtype=np.float32) for name, row in vectors.items()},
+    )
+
+
+def same_numbers(one: Matrix | None, other: Matrix | None) -> bool:
+    """Return whether two vectors are the same, or both are lacking."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=True)
 
 
 def hit(payload: Mapping[str, Any], score: float) -> Hit:

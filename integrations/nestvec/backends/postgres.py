@@ -23,7 +23,7 @@ from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Entry, Head
+from .base import Backend, Entry, Head, Stored
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
 from .postgres_indexes import MetadataIndexes, explain, filter_trace, read_comments
@@ -390,6 +390,22 @@ class PostgresBackend(Backend):
             total=(yield from self.count(None)),
             limit=plan.stages[0][1] if plan.stages else plan.limit,
         )
+
+    def kept(self, nesting: Nesting) -> list[Field]:  # noqa: ARG002
+        return self._table.columns()
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        names = [field.name for field in self._table.columns()]
+        (rows,) = yield Query(self._table.stored(after, limit))
+        found = []
+        for id, text, *sent in rows:
+            vectors = {name: read_vector(row) for name, row in zip(names, sent, strict=True)}
+            found.append(Stored(unescape(id), unescape(id), unescape(text), vectors))
+        return found, found[-1].id if len(found) == limit else None
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        """Make full vectors unit length where they are; the database derives the rest."""
+        yield Query(self._table.normalise([stored.id for stored, _ in mended]), reads=False)
 
     def info(self) -> Flow[Mapping[str, Any]]:
         (sizes,) = yield Query(self._table.sizes())

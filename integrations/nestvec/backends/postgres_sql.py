@@ -333,6 +333,24 @@ class Table:
         sql = SQL("{} ORDER BY id LIMIT {}").format(asked.sql, Literal(limit))
         return Statement(sql, asked.params)
 
+    def stored(self, after: str | None, limit: int) -> Statement:
+        """Ask for documents with the numbers of all columns, in the order of their ids."""
+        send, wide = self._of_pgvector("vector_send"), self._of_pgvector("vector")
+        rows = [SQL("{}({}::{})").format(send, name(f.name), wide) for f in self.columns()]
+        sql = SQL("SELECT id, text, {} FROM {} WHERE id > %s ORDER BY id LIMIT {}").format(
+            SQL(", ").join(rows), self.table, Literal(limit)
+        )
+        return Statement(sql, (escape(after or ""),))
+
+    def normalise(self, ids: Sequence[str]) -> Statement:
+        """Make full vectors unit length; what is derived from them follows."""
+        full = self.nesting.full
+        sql = SQL('UPDATE {} SET "full" = {}("full"::{})::{} WHERE {}').format(
+            self.table, self._of_pgvector("l2_normalize"), self._type(Field(full.length)),
+            self._type(full), self.with_ids(ids).sql,
+        )  # fmt: skip
+        return Statement(sql, self.with_ids(ids).params)
+
     def sample(self, count: int, seed: int) -> Statement:
         """Ask for documents in an order that looks random, of their ids and a seed."""
         order = Statement(SQL('md5(id || %s) COLLATE "C", id'), (f" {seed}",))

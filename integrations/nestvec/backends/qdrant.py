@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import (
     BackendError,
     CollectionDamaged,
@@ -28,7 +30,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
-from .base import Backend, Entry, Head
+from .base import Backend, Entry, Head, Stored
 from .point_filters import (
     INDEXES,
     Condition,
@@ -41,10 +43,12 @@ from .point_filters import (
     keys_of,
 )
 from .points import (
+    as_stored,
     check_in_place,
     entries,
     made_of,
     payload,
+    same_numbers,
     stranger,
     vector_name,
     vectors,
@@ -486,6 +490,33 @@ class QdrantBackend(Backend):
 
         keys = () if self._options.vectors else ("id", "text")
         return (yield from incomplete(self._names, keys, scroll))
+
+    def kept(self, nesting: Nesting) -> list[Field]:
+        # Those of others have the names that they gave them, and are only read.
+        return [] if self._options.vectors else super().kept(nesting)
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        points, after = yield from self._scroll(
+            self._excluding(None), after, limit, with_vectors=True
+        )
+        return [as_stored(point) for point in points], after
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        self._writable()
+        now = yield from self._ask(
+            "retrieve", ids=[stored.key for stored, _ in mended], with_payload=["id"],
+            with_vectors=["full"], **self._reads,
+        )  # fmt: skip
+        there = {point.id: as_stored(point).vectors.get("full") for point in now}
+        good = [
+            (stored.key, vectors)
+            for stored, vectors in mended
+            if stored.key in there and same_numbers(there[stored.key], stored.vectors.get("full"))
+        ]
+        if good:
+            rows = {name: np.stack([made[name] for _, made in good]) for name in self._names}
+            changed = wire.changed([key for key, _ in good], rows)
+            yield from self._ask("update_vectors", points=changed, **self._writes)
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")
