@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test fuzz lint bench test-langchain clean
+.PHONY: help demo test fuzz lint bench test-langchain test-llama-index clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-langchain  the LangChain adapter with the lowest langchain-core"
+	@echo "make test-llama-index  the LlamaIndex adapter with the lowest llama-index-core"
 	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
 
 demo: .venv/demo
@@ -38,6 +39,19 @@ test-langchain: .venv-langchain
 	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$@/bin/python -m pip install --quiet --editable '.[all]' --group test langchain-core==1.0.0
 
+# The tests have the newest llama-index-core 0.14; this is the adapter with the lowest, which
+# pydantic and the version itself warn of on its own account.
+test-llama-index: .venv-llama-index
+	.venv-llama-index/bin/python -m pytest tests/adapters -k "llama_index and memory" \
+		-W "ignore:The 'validate_default' attribute" \
+		-W "ignore:Call to deprecated method get_doc_id"
+
+.venv-llama-index: pyproject.toml
+	rm -rf $@
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$@/bin/python -m pip install --quiet --editable '.[all]' --group test llama-index-core==0.13.0
+
 bench: .venv/demo
 	$(BIN)/python benchmarks/edge.py
 
@@ -60,4 +74,4 @@ bench: .venv/demo
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-langchain nestvec-demo
+	rm -rf .venv .venv-langchain .venv-llama-index nestvec-demo

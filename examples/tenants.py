@@ -17,7 +17,7 @@ with nestvec.connect(
     dims=(64,),
     embedder="static",
     tenant_key="team",  # an is_tenant index on it, and payload_m in place of m
-    payload_indexes={"year": "integer"},
+    payload_indexes={"year": "float"},  # whole numbers too
 ) as store:
     store.add(
         ["the budget for next year", "how to book a room", "the budget for the new office"],

@@ -15,9 +15,21 @@ settings.load_profile("nestvec")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-dsn", help="a Postgres to test against, instead of the embedded one")
     parser.addoption(
+        "--pg-pooled",
+        action="store_true",
+        help="what --pg-dsn names is a pooler of transactions, such as PgBouncer",
+    )
+    parser.addoption(
         "--qdrant-url",
-        help="a Qdrant server to test against, with QDRANT_API_KEY; the collections that the "
-        "tests make are deleted there",
+        help="a Qdrant server to test against, with QDRANT_API_KEY; the tests make collections "
+        "named nestvec-test-… there, and delete them",
+    )
+    parser.addoption(
+        "--qdrant-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of connect for --qdrant-url, as replication_factor=2 or prefer_grpc=true",
     )
     parser.addoption(
         "--fuzz-seconds", type=float, default=2.0, help="how long filters are fuzzed, at least"
@@ -26,12 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     postgres.dsn = config.getoption("--pg-dsn")
+    if config.getoption("--pg-pooled"):
+        postgres.settings["pgbouncer"] = True
     if url := config.getoption("--qdrant-url"):
-        qdrant.use(url)
+        qdrant.use(url, config.getoption("--qdrant-option"))
 
 
 def pytest_unconfigure() -> None:
     postgres.clean()
+    qdrant.clean()
 
 
 @pytest.fixture

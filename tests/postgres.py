@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -15,6 +16,9 @@ from psycopg.sql import SQL, Identifier
 
 #: What --pg-dsn gave: a URL without ?schema=, whose role may create schemas.
 dsn: str | None = None
+
+#: What --pg-pooled adds to how stores are opened.
+settings: dict[str, Any] = {}
 
 _made: list[str] = []
 

@@ -1,8 +1,8 @@
-"""A small server that speaks Qdrant's REST API, in front of qdrant-client's local mode.
+"""A small server that speaks Qdrant's REST API, in front of the Qdrant engine of Edge.
 
 It is for what goes over the wire: every body must be one of the published OpenAPI models, which
 forbid what they do not know, and must come out of that model as it came in. Faults can be put in
-front of any answer.
+front of any answer. A URL may go on with a path, as /space-1, that has collections of its own.
 
     python -m tests.rest_server 6399 &
     pytest tests/conformance --qdrant-url http://localhost:6399
@@ -23,7 +23,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import TypeAdapter
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
+
+from .qdrant_engine import Engine, EngineError
 
 
 @dataclass
@@ -57,12 +59,10 @@ class RestServer(ThreadingHTTPServer):
 
     def __init__(self, port: int = 0, *, keeps_metadata: bool = True) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.engine = QdrantClient(":memory:")
+        self.engine = Engine()
         self.turn = Lock()
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
-        self.shard_keys: list[Any] = []
-        self.indexes: dict[str, models.PayloadIndexInfo] = {}
         #: Servers before 1.16 drop a collection's metadata unread.
         self.keeps_metadata = keeps_metadata
 
@@ -84,6 +84,10 @@ class RestServer(ThreadingHTTPServer):
     def handle_error(self, *_: Any) -> None:
         """A client that hung up is what the faults are for."""
 
+    def server_close(self) -> None:
+        super().server_close()
+        self.engine.close()
+
 
 @contextmanager
 def running(**settings: Any) -> Iterator[RestServer]:
@@ -100,88 +104,87 @@ def running(**settings: Any) -> Iterator[RestServer]:
 
 Handle = Callable[[RestServer, str, Any, dict[str, str]], Any]
 
+_DONE = {"operation_id": 0, "status": "completed"}
+
 
 def create(server: RestServer, name: str, body: models.CreateCollection, _: Any) -> Any:
     if not server.keeps_metadata:
         body.metadata = None
-    return server.engine.create_collection(
-        name, vectors_config=body.vectors, metadata=body.metadata,
-        optimizers_config=body.optimizers_config,
-    )  # fmt: skip
+    return server.engine.create(name, body)
 
 
 def update(server: RestServer, name: str, body: models.UpdateCollection, _: Any) -> Any:
     # The graphs and quantisations of vectors say nothing here: local mode is exact.
-    if body.vectors is not None and body.metadata is None:
-        return True
-    return server.engine.update_collection(name, metadata=body.metadata)
+    server.engine[name].metadata.update(body.metadata or {})
+    return True
 
 
 def info(server: RestServer, name: str, _body: Any, _: Any) -> Any:
-    told = server.engine.get_collection(name)
-    told.payload_schema = server.indexes
-    return told
+    return server.engine[name].info()
 
 
 def drop(server: RestServer, name: str, _body: Any, _: Any) -> Any:
-    server.indexes.clear()
-    return server.engine.delete_collection(name)
+    return server.engine.drop(name)
 
 
 def upsert(server: RestServer, name: str, body: Any, params: dict[str, str]) -> Any:
     assert params["wait"] == "true"
-    made = body.points if isinstance(body, models.PointsList) else body.batch
-    return server.engine.upsert(name, made)
+    server.engine[name].upsert(_points(body))
+    return _DONE
+
+
+def _points(body: Any) -> Iterator[tuple[Any, Any, Any]]:
+    if isinstance(body, models.PointsList):
+        for point in body.points:
+            yield point.id, point.vector, point.payload
+        return
+    batch = body.batch
+    payloads = batch.payloads or [None] * len(batch.ids)
+    vectors = batch.vectors
+    rows = (
+        [dict(zip(vectors, row, strict=True)) for row in zip(*vectors.values(), strict=True)]
+        if isinstance(vectors, dict)
+        else vectors
+    )
+    yield from zip(batch.ids, rows, payloads, strict=True)
 
 
 def delete(server: RestServer, name: str, body: Any, params: dict[str, str]) -> Any:
     assert params["wait"] == "true"
-    return server.engine.delete(name, points_selector=body)
+    server.engine[name].delete(body)
+    return _DONE
 
 
 def retrieve(server: RestServer, name: str, body: models.PointRequest, _: Any) -> Any:
-    return server.engine.retrieve(
-        name, body.ids, with_payload=bool(body.with_payload), with_vectors=body.with_vector or False
-    )
+    return server.engine[name].retrieve(body.ids, body.with_payload, body.with_vector)
 
 
 def scroll(server: RestServer, name: str, body: models.ScrollRequest, _: Any) -> Any:
-    points, after = server.engine.scroll(
-        name, scroll_filter=body.filter, limit=body.limit or 10, offset=body.offset,
-        with_payload=bool(body.with_payload), with_vectors=body.with_vector or False,
-    )  # fmt: skip
-    return {"points": points, "next_page_offset": after}
+    return server.engine[name].scroll(body)
 
 
 def count(server: RestServer, name: str, body: models.CountRequest, _: Any) -> Any:
-    return server.engine.count(name, count_filter=body.filter, exact=True)
+    assert body.exact
+    return {"count": server.engine[name].count(body.filter)}
 
 
 def query(server: RestServer, name: str, body: models.QueryRequest, _: Any) -> Any:
-    return query_batch(server, name, models.QueryRequestBatch(searches=[body]), {})[0]
+    return server.engine[name].query(body)
 
 
 def query_batch(server: RestServer, name: str, body: models.QueryRequestBatch, _: Any) -> Any:
-    bare = [search.model_copy(update={"params": None}) for search in body.searches]
-    return server.engine.query_batch_points(name, bare)
+    return [server.engine[name].query(search) for search in body.searches]
 
 
-def index(server: RestServer, _name: str, body: models.CreateFieldIndex, _: Any) -> Any:
-    kind = body.field_schema
-    assert isinstance(kind, (models.PayloadSchemaType, models.KeywordIndexParams))
-    data_type = kind if isinstance(kind, models.PayloadSchemaType) else kind.type
-    server.indexes[body.field_name] = models.PayloadIndexInfo(
-        data_type=models.PayloadSchemaType(data_type.value),
-        points=0,
-        params=kind if isinstance(kind, models.KeywordIndexParams) else None,
-    )
-    return {"operation_id": 0, "status": "completed"}
+def index(server: RestServer, name: str, body: models.CreateFieldIndex, _: Any) -> Any:
+    server.engine[name].index(body.field_name, body.field_schema)
+    return _DONE
 
 
-def cluster(server: RestServer, _name: str, _body: Any, _: Any) -> Any:
+def cluster(server: RestServer, name: str, _body: Any, _: Any) -> Any:
     shards = [
         {"shard_id": n, "shard_key": key, "points_count": 0, "state": "Active"}
-        for n, key in enumerate(server.shard_keys)
+        for n, key in enumerate(server.engine[name].shard_keys)
     ]
     return {
         "peer_id": 1, "shard_count": len(shards), "local_shards": shards, "remote_shards": [],
@@ -191,31 +194,37 @@ def cluster(server: RestServer, _name: str, _body: Any, _: Any) -> Any:
 
 def new_vector(server: RestServer, name: str, body: Any, params: dict[str, str]) -> Any:
     assert params["wait"] == "true"
-    return server.engine.create_vector_name(name, params["vector"], body)
+    server.engine[name].new_vector(params["vector"], body.dense)
+    return {"operation_id": 0, "status": "completed"}
 
 
 def delete_vector(server: RestServer, name: str, _body: Any, params: dict[str, str]) -> Any:
-    return server.engine.delete_vector_name(name, params["vector"])
+    server.engine[name].delete_vector(params["vector"])
+    return {"operation_id": 0, "status": "completed"}
 
 
 def update_vectors(
     server: RestServer, name: str, body: models.UpdateVectors, params: dict[str, str]
 ) -> Any:
     assert params["wait"] == "true"
-    return server.engine.update_vectors(name, body.points)
+    server.engine[name].update_vectors(body.points)
+    return {"operation_id": 0, "status": "completed"}
 
 
-def new_shard(server: RestServer, _name: str, body: models.CreateShardingKey, _: Any) -> Any:
-    server.shard_keys.append(body.shard_key)
+def new_shard(server: RestServer, name: str, body: models.CreateShardingKey, _: Any) -> Any:
+    keys = server.engine[name].shard_keys
+    if body.shard_key in keys:
+        raise EngineError(400, f"Sharding key {body.shard_key} already exists")
+    keys.append(body.shard_key)
     return True
 
 
 def exists(server: RestServer, name: str, _body: Any, _: Any) -> Any:
-    return {"exists": server.engine.collection_exists(name)}
+    return {"exists": name in server.engine.collections}
 
 
 def every(server: RestServer, _name: str, _body: Any, _: Any) -> Any:
-    return server.engine.get_collections()
+    return {"collections": [{"name": name} for name in server.engine.collections]}
 
 
 ROUTES: dict[str, tuple[Any, Handle]] = {
@@ -275,11 +284,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
 
     def _work(self, path: str, body: bytes, params: dict[str, str]) -> tuple[int, bytes]:
-        if path == "/":
-            return 200, b'{"title": "qdrant", "version": "1.18.0"}'
-        match = re.fullmatch(r"/collections(?:/([^/]+)(.*))?", path)
+        match = re.fullmatch(r"(/space-\w+)?/(?:collections(?:/([^/]+)(.*))?)?", path)
         assert match is not None, path
-        name, rest = unquote(match[1] or ""), f"/{{}}{match[2]}" if match[1] else ""
+        space, name, rest = match[1] or "", unquote(match[2] or ""), match[3]
+        if not path.removeprefix(space).strip("/"):
+            return 200, b'{"title": "qdrant", "version": "1.18.0"}'
+        rest = f"/{{}}{rest}" if name else ""
         if vector := re.fullmatch(r"/{}/vectors/([^/]+)", rest):
             params, rest = {**params, "vector": unquote(vector[1])}, "/{}/vectors/{}"
         line = f"{self.command} /collections{rest}"
@@ -290,10 +300,11 @@ class _Handler(BaseHTTPRequestHandler):
             return 422, _error(f"not a model of the API: {error}")
         try:
             with self.server.turn:
-                result = handle(self.server, name, model, params)
-        except ValueError as error:
-            status = 404 if "not found" in str(error) else 400
-            return status, _error(str(error))
+                result = handle(self.server, space + name, model, params)
+        except EngineError as error:
+            return error.status, _error(str(error))
+        except Exception as error:  # noqa: BLE001  (the engine raises plain Exception)
+            return 400, _error(f"Wrong input: {error}")
         return 200, TypeAdapter(Any).dump_json({"result": result, "status": "ok", "time": 0.0})
 
     def _fail(self, fault: Fault) -> None:

@@ -1,32 +1,185 @@
 """What the framework adapters have in common: searches as flows for either colour.
 
-A request of these flows is a call of a method of the store, `methodcaller("search", …)`: `run`
-makes it on a Store, `arun` on an AsyncStore.
+A request of these flows is a call of a method of the store, `methodcaller("search", …)`:
+`Stores.run` makes it on a Store, `Stores.arun` on an AsyncStore.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import asdict
+from functools import wraps
 from operator import methodcaller
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from time import perf_counter
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from .errors import ConfigError, RecordError
-from .flow import Flow
+from .embedders import resolve
+from .errors import ConfigError, NestingError, RecordError
+from .flow import Flow, arun, run
 from .funnel import plan
-from .nesting import Nesting
+from .nesting import Nesting, unit_rows
 from .records import Hit, Record, Trace
+from .store import AsyncStore, Store
 
-__all__ = ["Places", "deleted", "diverse", "explained", "known", "planned"]
+__all__ = [
+    "Places", "Prefixes", "Stores", "awaited", "blocking", "deleted", "diverse", "explained",
+    "known", "planned",
+]  # fmt: skip
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Stores:
+    """A collection in both colours, and what performs flows on it.
+
+    Asynchronous connections belong to one event loop. That is the loop that an AsyncStore was
+    given in, else the main thread's when it first awaits something. In any other loop, such as
+    those that a framework makes for a single call, the Store does the work in a thread.
+    """
+
+    def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
+        self.store = store.as_sync() if isinstance(store, AsyncStore) else store
+        self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
+        self._loop = _running() if astore or isinstance(store, AsyncStore) else None
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow whose requests are calls of the store; return what it returns."""
+        return run(flow, self._send)
+
+    async def arun(self, flow: Flow[T]) -> T:
+        """Drive a flow as `run` does, without blocking the event loop."""
+        if self._loop is None and current_thread() is main_thread():
+            self._loop = _running()
+        if self._loop is _running():
+            return await arun(flow, self._asend)
+        return await asyncio.to_thread(self.run, flow)
+
+    def _send(self, call: Callable[[Store], Any]) -> Any:
+        answer = call(self.store)
+        return list(answer) if isinstance(answer, Iterator) else answer
+
+    async def _asend(self, call: Callable[[AsyncStore], Any]) -> Any:
+        answer = call(self.astore)
+        if isinstance(answer, AsyncIterator):
+            return [item async for item in answer]
+        return await answer
+
+    def close(self) -> None:
+        """Let go of the engine; while an event loop runs, of what is blocking only."""
+        self.store.close()
+        loop = self._loop
+        if loop is not None and not loop.is_closed() and not loop.is_running() and not _running():
+            loop.run_until_complete(self.astore.close())
+
+    async def aclose(self) -> None:
+        """Let go of the engine in both colours."""
+        if self._loop in (None, _running()):
+            await self.astore.close()
+        await asyncio.to_thread(self.store.close)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def blocking(flow: Callable[P, Flow[T]]) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that runs a flow on the `stores` of its object."""
+
+    @wraps(flow)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        stores: Stores = self.stores
+        return stores.run(flow(*args, **kwargs))
+
+    return method
+
+
+def awaited(
+    flow: Callable[P, Flow[T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Return the method that awaits a flow on the `stores` of its object."""
+
+    @wraps(flow)
+    async def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        stores: Stores = self.stores
+        return await stores.arun(flow(*args, **kwargs))
+
+    return method
+
+
+class Prefixes:
+    """An embedder's vectors as lists of unit length: the full ones, or their first `dim` numbers.
+
+    `embedder` is what `connect` takes; this is an Embedder itself.
+    """
+
+    def __init__(self, embedder: Any = "static", *, dim: int | None = None) -> None:
+        self.embedder = resolve(embedder)
+        width = self.embedder.dim
+        if dim is not None and not 1 <= dim <= width:
+            raise NestingError(f"dim is from 1 to {width} with {self.embedder.name!r}, got {dim}")
+        self.dim = dim or width
+
+    @property
+    def name(self) -> str:
+        """The embedder's name, and the width where it is not the full one."""
+        full = self.dim == self.embedder.dim
+        return self.embedder.name if full else f"{self.embedder.name}[:{self.dim}]"
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector for each text."""
+        return self._cut(self.embedder.embed_documents(texts))
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a query."""
+        return self._cut([self.embedder.embed_query(text)])[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector for each text."""
+        return self._cut(await self._awaited("embed_documents", texts))
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the vector of a query."""
+        return self._cut([await self._awaited("embed_query", text)])[0]
+
+    async def _awaited(self, method: str, given: Any) -> Any:
+        if native := getattr(self.embedder, f"a{method}", None):
+            return await native(given)
+        return await asyncio.to_thread(getattr(self.embedder, method), given)
+
+    def _cut(self, rows: Any) -> list[list[float]]:
+        names = [f"text {n}" for n in range(len(rows))]
+        full = unit_rows(rows, self.embedder.dim, names)
+        made: list[list[float]] = unit_rows(full[:, : self.dim], self.dim, names).tolist()
+        return made
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+#: Option that there is not → the one that may be meant, and what to say of it.
+_RELEVANCE = (
+    "; a threshold here is min_score, a cosine; score_threshold is a relevance, for "
+    "search_type='similarity_score_threshold'"
+)
 _HINTS = {
-    "score_threshold": "; a threshold here is min_score, a cosine; score_threshold is a relevance, "
-    "for search_type='similarity_score_threshold'",
-    "where": "; a filter is given as filter",
+    "score_threshold": ("min_score", _RELEVANCE),
+    "where": ("filter", "; a filter is given as filter"),
 }
 
 
@@ -34,8 +187,9 @@ def known(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return a copy of options, or raise ConfigError that names the first that there is not."""
     for name in given:
         if name not in names:
-            hint = _HINTS.get(name, "")
-            raise ConfigError(f"unknown option {name!r}; known are {', '.join(names)}{hint}")
+            meant, hint = _HINTS.get(name, ("", ""))
+            told = f"{', '.join(names) or 'none'}{hint if meant in names else ''}"
+            raise ConfigError(f"unknown option {name!r}; known are {told}")
     return dict(given)
 
 
@@ -99,7 +253,7 @@ Found = tuple[list[Hit], dict[str, Any]]
 
 
 def planned(
-    queries: Sequence[str],
+    queries: Sequence[Any],
     k: int,
     *,
     nesting: Nesting,
@@ -127,7 +281,7 @@ def planned(
 
 
 def explained(
-    queries: Sequence[str],
+    queries: Sequence[Any],
     k: int,
     *,
     mmr: tuple[int, float] | None,

@@ -12,8 +12,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ from .records import (
 )
 from .sources import Take, checked_size, iterator, paired
 
-__all__ = ["Collection", "EmbedderCall", "open_collection"]
+__all__ = ["Collection", "EmbedderCall", "Width", "open_collection"]
 
 #: How many documents a filter may read in each query before `explain` warns.
 MANY = 10_000
@@ -62,6 +61,13 @@ _BLANK = "text is blank, so it cannot be embedded"
 
 class EmbedderCall(Call):
     """A request to call a method of the embedder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """A request for an embedder's `dim`, which may load a model or embed a first text."""
+
+    embedder: Embedder
 
 
 def open_collection(
@@ -84,25 +90,28 @@ def open_collection(
             )
         model = embedder(None)
         name = None if model is None else model.name
-        head = Head(Nesting.of(dims, _width(model, dim)), name)
+        made = None if model is None else (yield Width(model))
+        head = Head(Nesting.of(dims, _width(name, made, dim)), name)
         backend.check(head.nesting)
         yield from backend.create(head)
     else:
         model = embedder(head.embedder)
-        _check_same(backend, head, dims, model, dim)
+        width = dim if model is None else (yield Width(model))
+        _check_same(backend, head, dims, model, width)
         yield from backend.ready(head)
     return Collection(backend, head, model, batch_size)
 
 
-def _width(model: Embedder | None, dim: int | None) -> int:
-    if model is None and dim is None:
+def _width(name: str | None, made: int | None, dim: int | None) -> int:
+    """Return how many numbers vectors have: what the embedder makes, or what was asked for."""
+    if made is None and dim is None:
         raise EmbedderError(
             "a new collection needs an embedder, such as embedder='static', or, where every "
             "record brings its vector, their width, as in dim=1024"
         )
-    if model is not None and dim is not None and model.dim != dim:
-        raise NestingError(f"dim={dim}, but {model.name!r} makes vectors of {model.dim} numbers")
-    width = model.dim if model is not None else dim
+    if made is not None and dim is not None and made != dim:
+        raise NestingError(f"dim={dim}, but {name!r} makes vectors of {made} numbers")
+    width = dim if made is None else made
     assert width is not None
     return width
 
@@ -112,11 +121,10 @@ def _check_same(
     head: Head,
     dims: str | Iterable[int | str] | None,
     model: Embedder | None,
-    dim: int | None,
+    width: int | None,
 ) -> None:
     """Refuse to open a collection as something else than it is, showing both sides."""
     recorded, asked = [], []
-    width = dim if model is None else model.dim
     if model is not None and head.embedder not in (None, model.name):
         recorded.append(f"embedder {head.embedder!r}")
         asked.append(f"embedder {model.name!r}")
@@ -368,7 +376,7 @@ class Collection:
             served = yield from self.backend.filtering(queries, steps, where)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
-            _warnings(where, served),
+            _warnings(where, served, self.backend),
         )  # fmt: skip
 
     def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
@@ -485,27 +493,23 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
         raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
 
 
-def _warnings(where: Filter | None, served: FilterTrace | None) -> tuple[str, ...]:
+def _warnings(
+    where: Filter | None, served: FilterTrace | None, backend: Backend
+) -> tuple[str, ...]:
     """Return what makes a filter slow, and what to do."""
     if where is None or served is None or served.read <= MANY:
         return ()
+    slow = f"the filter reads about {served.read:,} documents in each query; "
+    if not backend.indexes_metadata:
+        return (f"{slow}this engine has no indexes: take edge: or a server for so many",)
     calls = [
-        f"store.index_metadata({leaf.key!r}, {_kind(leaf)!r})"
+        f"store.index_metadata({leaf.key!r}, {kind!r})"
         for leaf in leaves(where)
-        if isinstance(leaf, Keyed) and leaf.key not in served.indexes
+        if isinstance(leaf, Keyed) and (kind := backend.index_for(leaf))
     ]
-    advice = " or ".join(dict.fromkeys(calls)) or "a condition on an indexed key beside it"
-    return (f"the filter reads about {served.read:,} documents in each query; try {advice}",)
-
-
-def _kind(leaf: Any) -> str:
-    """Return the kind of index that a condition would need."""
-    value = next(
-        (getattr(leaf, name) for name in ("value", "low") if hasattr(leaf, name)),
-        next(iter(getattr(leaf, "values", ("",)))),
-    )
-    kinds: dict[type, str] = {bool: "bool", int: "int", float: "float", datetime: "datetime"}
-    return kinds.get(type(value), "str")
+    if calls:
+        return (f"{slow}try {' or '.join(dict.fromkeys(calls))}",)
+    return (f"{slow}no index can serve it here: put a condition beside it that one can",)
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:

@@ -19,6 +19,7 @@ from .errors import FilterError, RecordError
 from .filter_values import (
     Scalar,
     checked_key,
+    checked_pattern,
     checked_text,
     checked_value,
     comparable,
@@ -32,7 +33,7 @@ from .records import check_id
 
 __all__ = [
     "And", "Between", "Document", "Eq", "Exists", "Filter", "Ge", "Gt", "IdIn", "In", "IsEmpty",
-    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or", "leaves",
+    "Le", "Like", "Lt", "Matches", "Ne", "Not", "NotIn", "Or", "leaves", "listed",
 ]  # fmt: skip
 
 #: Levels of And, Or and Not within each other. A server reads 128 levels of JSON or 100 of
@@ -139,7 +140,8 @@ def _operand(key: str, value: object) -> Scalar:
     return checked_value(key, value)
 
 
-def _listed(what: str, given: object) -> Iterable[Any]:
+def listed(what: str, given: object) -> list[Any]:
+    """Return the values of a list that is not empty. Raises FilterError, which says `what`."""
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise FilterError(f"{what} takes a list of values, got {short(given)}")
     if not (items := list(given)):
@@ -231,7 +233,7 @@ class In(Keyed):
 
     def __post_init__(self) -> None:
         Keyed.__post_init__(self)
-        given = _listed(f"key {self.key!r}: {self.method}", self.values)
+        given = listed(f"key {self.key!r}: {self.method}", self.values)
         object.__setattr__(self, "values", tuple(_operand(self.key, value) for value in given))
 
     def holds(self, stored: Any) -> bool:
@@ -263,7 +265,7 @@ class IdIn(Filter):
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "ids", tuple(map(check_id, _listed("id_in", self.ids))))
+            object.__setattr__(self, "ids", tuple(map(check_id, listed("id_in", self.ids))))
         except RecordError as error:
             raise FilterError(f"id_in: {error}") from None
 
@@ -343,8 +345,7 @@ class Like(Keyed):
 
     def __post_init__(self) -> None:
         Keyed.__post_init__(self)
-        object.__setattr__(self, "pattern", checked_text(self.key, self.pattern))
-        matcher(self.pattern, self.ignore_case)
+        object.__setattr__(self, "pattern", checked_pattern(self.key, self.pattern))
 
     def holds(self, stored: Any) -> bool:
         return isinstance(stored, str) and matcher(self.pattern, self.ignore_case)(stored)
@@ -357,10 +358,8 @@ class Like(Keyed):
 
 
 def leaves(where: Filter) -> Iterator[Filter]:
-    """Yield the conditions that a filter combines."""
-    if isinstance(where, Not):
-        yield from leaves(where.part)
-    elif isinstance(where, (And, Or)):
+    """Yield the conditions that a filter combines by And and Or."""
+    if isinstance(where, (And, Or)):
         for part in where.parts:
             yield from leaves(part)
     else:

@@ -15,9 +15,9 @@ from .errors import FilterError, RecordError
 from .records import MAX_DEPTH, plain
 
 __all__ = [
-    "Scalar", "Step", "checked_key", "checked_text", "checked_value", "comparable", "fold",
-    "instant", "is_word", "matcher", "path", "pattern", "scalars", "short", "spelled",
-    "values", "variants", "words",
+    "Scalar", "Step", "checked_key", "checked_pattern", "checked_text", "checked_value",
+    "comparable", "fold", "instant", "is_word", "matcher", "path", "pattern", "scalars", "short",
+    "spelled", "values", "variants", "words",
 ]  # fmt: skip
 
 #: A value that metadata is compared with; datetimes stay datetimes, to compare by instant.
@@ -155,12 +155,41 @@ def checked_value(key: str, value: object) -> Scalar:
     return stored  # type: ignore[no-any-return]
 
 
+#: The longest text to look for; a regular expression of much more is too complex for Postgres.
+_MAX_TEXT = 4_000
+
+
 def checked_text(key: str, given: object) -> str:
     """Return a string to look for. Raises FilterError."""
+    text = _string(key, given)
+    _check_length(key, len(text))
+    return text
+
+
+def checked_pattern(key: str, given: object) -> str:
+    """Return a LIKE pattern. Raises FilterError."""
+    text = _string(key, given)
+    try:
+        pieces = pattern(text)
+    except FilterError as error:
+        raise FilterError(f"key {short(key)}: {error}") from None
+    _check_length(key, sum(map(len, pieces)) + max(0, len(pieces) - 3))
+    return text
+
+
+def _string(key: str, given: object) -> str:
     text = checked_value(key, given)
     if not isinstance(text, str):
         raise FilterError(f"key {short(key)}: text is a string, got {short(given)}")
     return text
+
+
+def _check_length(key: str, length: int) -> None:
+    if length > _MAX_TEXT:
+        raise FilterError(
+            f"key {short(key)}: a text to look for has at most {_MAX_TEXT:,} characters, got "
+            f"{length:,}"
+        )
 
 
 def _moment(value: date) -> datetime:
@@ -270,7 +299,8 @@ def pattern(text: str) -> list[list[str | None]]:
     chars = iter(text)
     for char in chars:
         if char == "%":
-            pieces.append([])
+            if pieces[-1] or len(pieces) == 1:  # %% is %
+                pieces.append([])
         elif char == "\\":
             following = next(chars, None)
             if following is None:

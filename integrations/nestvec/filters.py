@@ -31,6 +31,7 @@ from .filter_nodes import (
     Not,
     NotIn,
     Or,
+    listed,
 )
 from .filter_values import checked_key, checked_text
 
@@ -85,11 +86,12 @@ class F:
 
     def contains_any(self, values: Iterable[Any]) -> In:
         """Return the filter that a list has any of the values: `in_`, by another name."""
-        return In(self.key, values)  # type: ignore[arg-type]
+        return In(self.key, tuple(listed(f"key {self.key!r}: contains_any", values)))
 
     def contains_all(self, values: Iterable[Any]) -> And:
         """Return the filter that a list has all of the values."""
-        return And(tuple(In(self.key, values).equals()))  # type: ignore[arg-type]
+        wanted = listed(f"key {self.key!r}: contains_all", values)
+        return And(tuple(Eq(self.key, value) for value in wanted))
 
     def exists(self) -> Exists:
         """Return the filter that the key is there, whatever it holds, also null."""

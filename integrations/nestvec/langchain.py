@@ -12,26 +12,34 @@ import os
 from collections.abc import (
     AsyncIterable,
     Callable,
-    Coroutine,
     Iterable,
     Mapping,
     Sequence,
     Sized,
 )
-from functools import wraps
 from itertools import tee
 from operator import attrgetter, methodcaller
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
-from .adapting import Places, deleted, diverse, explained, known, planned
-from .embedders import resolve
+from .adapting import (
+    Places,
+    Prefixes,
+    Stores,
+    awaited,
+    blocking,
+    deleted,
+    diverse,
+    explained,
+    known,
+    planned,
+)
 from .embedders.wrappers import LangChainEmbedder
-from .errors import ConfigError, MissingExtra, NestingError
+from .errors import ConfigError, MissingExtra
 from .filter_forms import as_filter
 from .filters import Filter
-from .flow import Flow, arun, run
+from .flow import Flow
 from .funnel import Funnel
-from .nesting import Nesting, unit_rows
+from .nesting import Nesting
 from .records import Hit, Record
 from .store import AsyncStore, Store, aconnect, connect
 
@@ -52,54 +60,12 @@ except ModuleNotFoundError as error:
 
 __all__ = ["FunnelRetriever", "MatryoshkaEmbeddings", "NestedVectorStore"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-class MatryoshkaEmbeddings(Embeddings):
+class MatryoshkaEmbeddings(Prefixes, Embeddings):
     """Any nestvec embedder as LangChain's: full vectors, or their first `dim` numbers.
 
     `embedder` is what `connect` takes. Vectors have unit length, at any width.
     """
-
-    def __init__(self, embedder: Any = "static", *, dim: int | None = None) -> None:
-        self.embedder = resolve(embedder)
-        width = self.embedder.dim
-        if dim is not None and not 1 <= dim <= width:
-            raise NestingError(f"dim is from 1 to {width} with {self.embedder.name!r}, got {dim}")
-        self.dim = dim or width
-
-    @property
-    def name(self) -> str:
-        """The embedder's name, and the width where it is not the full one."""
-        full = self.dim == self.embedder.dim
-        return self.embedder.name if full else f"{self.embedder.name}[:{self.dim}]"
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._cut(self.embedder.embed_documents(texts))
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._cut([self.embedder.embed_query(text)])[0]
-
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._cut(await self._awaited("embed_documents", texts))
-
-    async def aembed_query(self, text: str) -> list[float]:
-        return self._cut([await self._awaited("embed_query", text)])[0]
-
-    async def _awaited(self, method: str, given: Any) -> Any:
-        if native := getattr(self.embedder, f"a{method}", None):
-            return await native(given)
-        return await run_in_executor(None, getattr(self.embedder, method), given)
-
-    def _cut(self, rows: Any) -> list[list[float]]:
-        names = [f"text {n}" for n in range(len(rows))]
-        full = unit_rows(rows, self.embedder.dim, names)
-        made: list[list[float]] = unit_rows(full[:, : self.dim], self.dim, names).tolist()
-        return made
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
 
 
 def _document(found: Hit | Record, include_score: bool = False) -> Document:
@@ -210,36 +176,6 @@ def _columns(documents: Iterable[Document], ids: Iterable[str] | None) -> tuple[
     return texts, metadatas, own if ids is None else ids
 
 
-def _run(opened: NestedVectorStore, flow: Flow[T]) -> T:
-    return run(flow, lambda call: call(opened.store))
-
-
-async def _arun(opened: NestedVectorStore, flow: Flow[T]) -> T:
-    return await arun(flow, lambda call: call(opened.astore))
-
-
-def _blocking(flow: Callable[P, Flow[T]]) -> Callable[Concatenate[NestedVectorStore, P], T]:
-    """Return the method that runs a flow on the store."""
-
-    @wraps(flow)
-    def method(self: NestedVectorStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return _run(self, flow(*args, **kwargs))
-
-    return method
-
-
-def _awaited(
-    flow: Callable[P, Flow[T]],
-) -> Callable[Concatenate[NestedVectorStore, P], Coroutine[Any, Any, T]]:
-    """Return the method that runs a flow on the async store."""
-
-    @wraps(flow)
-    async def method(self: NestedVectorStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _arun(self, flow(*args, **kwargs))
-
-    return method
-
-
 class NestedVectorStore(VectorStore):
     """A collection of nested vectors as LangChain's vector store, blocking and asynchronous.
 
@@ -255,22 +191,22 @@ class NestedVectorStore(VectorStore):
     """
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
-        self.store = store.as_sync() if isinstance(store, AsyncStore) else store
-        self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
+        self.stores = Stores(store, astore)
+        self.store, self.astore = self.stores.store, self.stores.astore
 
-    add_texts, aadd_texts = _blocking(_added), _awaited(_added)
-    add_documents, aadd_documents = _blocking(_added_documents), _awaited(_added_documents)
-    delete, adelete = _blocking(_deleted), _awaited(_deleted)
-    get_by_ids, aget_by_ids = _blocking(_got), _awaited(_got)
-    similarity_search, asimilarity_search = _blocking(_similar), _awaited(_similar)
-    similarity_search_by_vector = _blocking(_similar_to)
-    asimilarity_search_by_vector = _awaited(_similar_to)
-    similarity_search_with_score = _blocking(_scored)
-    asimilarity_search_with_score = _awaited(_scored)
-    max_marginal_relevance_search = _blocking(_diverse)
-    amax_marginal_relevance_search = _awaited(_diverse)
-    max_marginal_relevance_search_by_vector = _blocking(_diverse_to)
-    amax_marginal_relevance_search_by_vector = _awaited(_diverse_to)
+    add_texts, aadd_texts = blocking(_added), awaited(_added)
+    add_documents, aadd_documents = blocking(_added_documents), awaited(_added_documents)
+    delete, adelete = blocking(_deleted), awaited(_deleted)
+    get_by_ids, aget_by_ids = blocking(_got), awaited(_got)
+    similarity_search, asimilarity_search = blocking(_similar), awaited(_similar)
+    similarity_search_by_vector = blocking(_similar_to)
+    asimilarity_search_by_vector = awaited(_similar_to)
+    similarity_search_with_score = blocking(_scored)
+    asimilarity_search_with_score = awaited(_scored)
+    max_marginal_relevance_search = blocking(_diverse)
+    amax_marginal_relevance_search = awaited(_diverse)
+    max_marginal_relevance_search_by_vector = blocking(_diverse_to)
+    amax_marginal_relevance_search_by_vector = awaited(_diverse_to)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (1 + cosine) / 2
@@ -292,7 +228,7 @@ class NestedVectorStore(VectorStore):
         """
         made = cls(connect(url, embedder=embedding, **options))
         try:
-            _run(made, _added(texts, metadatas, ids=ids))
+            made.stores.run(_added(texts, metadatas, ids=ids))
         except BaseException:
             made.close()
             raise
@@ -311,7 +247,7 @@ class NestedVectorStore(VectorStore):
     ) -> NestedVectorStore:
         made = cls(await aconnect(url, embedder=embedding, **options))
         try:
-            await _arun(made, _added(texts, metadatas, ids=ids))
+            await made.stores.arun(_added(texts, metadatas, ids=ids))
         except BaseException:
             await made.aclose()
             raise
@@ -344,12 +280,11 @@ class NestedVectorStore(VectorStore):
 
     def close(self) -> None:
         """Let go of the engine, where only blocking methods were used."""
-        self.store.close()
+        self.stores.close()
 
     async def aclose(self) -> None:
         """Let go of the engine in both colours."""
-        await self.astore.close()
-        await run_in_executor(None, self.store.close)
+        await self.stores.aclose()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store!r})"
@@ -369,8 +304,9 @@ class FunnelRetriever(BaseRetriever):
     """A search as configuration: where, for how many, by which plan; opened when it is first used.
 
     The collection is that of `url` (None: NESTVEC_URL from the environment), which `close` or
-    `aclose` lets go of again, or that of a `store` which is open. `api_key` and `options` are the
-    engine's. What does not say where can be given to one call, as in `invoke(query, k=3)`.
+    `aclose` lets go of again, or that of a `store` which is open. `embedder` is that of `connect`;
+    `api_key` and `options` are the engine's. What does not say where can be given to one call, as
+    in `invoke(query, k=3)`.
 
     Each run carries its plan and time as metadata `nestvec`, and as the custom event `nestvec`.
     With `explain=True` that is the trace of `Store.explain`: candidates and time stage by stage,
@@ -383,7 +319,7 @@ class FunnelRetriever(BaseRetriever):
 
     url: str | None = Field(default=None, repr=False)
     collection: str = "docs"
-    embedder: str | None = None
+    embedder: Any = Field(default=None, repr=False)
     api_key: SecretStr | None = None
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     store: NestedVectorStore | None = Field(default=None, exclude=True)
@@ -444,9 +380,11 @@ class FunnelRetriever(BaseRetriever):
         return secrets
 
     def to_json(self) -> Any:
-        """Return the configuration; a filter in it is a dict, and a `store` cannot be written."""
-        written = self.store is None and not isinstance(self.filter, Filter)
-        return super().to_json() if written else self.to_json_not_implemented()
+        """Return the configuration; a `store`, or an embedder or filter object, is not written."""
+        objects = self.store is not None or isinstance(self.filter, Filter)
+        if objects or not isinstance(self.embedder, str | None):
+            return self.to_json_not_implemented()
+        return super().to_json()
 
     # Where
 
@@ -462,7 +400,8 @@ class FunnelRetriever(BaseRetriever):
 
     @property
     def _place(self) -> Any:
-        return self.url, self.collection, self.embedder, self.api_key, repr(self.options)
+        embedder = self.embedder if isinstance(self.embedder, str) else id(self.embedder)
+        return self.url, self.collection, embedder, self.api_key, repr(self.options)
 
     def _connect(self) -> NestedVectorStore:
         assert self.url is not None
@@ -487,12 +426,12 @@ class FunnelRetriever(BaseRetriever):
     def _answered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
         chosen = _chosen(self, asked)
         opened = chosen.vectorstore()
-        return _run(opened, _answers(chosen, queries, opened.store.nesting))
+        return opened.stores.run(_answers(chosen, queries, opened.store.nesting))
 
     async def _aanswered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
         chosen = _chosen(self, asked)
         opened = await chosen.avectorstore()
-        return await _arun(opened, _answers(chosen, queries, opened.store.nesting))
+        return await opened.stores.arun(_answers(chosen, queries, opened.store.nesting))
 
     def _get_relevant_documents(
         self,

@@ -15,8 +15,9 @@ from .nesting import Field, Matrix, Nesting, nest
 __all__ = ["repair", "verify"]
 
 #: How far from 1 a length may be, and a cosine with what the field should be: half precision
-#: changes a length by less than 0.0005.
+#: changes a length by less than 0.0005, whole numbers up to 127 by 0.5 / 127 in each number.
 _LENGTH, _COSINE = 2e-3, 1e-4
+_COARSE_LENGTH, _COARSE_COSINE = 0.1, 0.02
 
 #: How many documents are looked at, at once.
 _PAGE = 500
@@ -110,17 +111,19 @@ def _faults(
 ) -> list[tuple[int, str]]:
     """Return what is wrong with rows of a field, by their number."""
     lengths = np.linalg.norm(rows, axis=1)
+    coarse = field.precision == "uint8"
+    near, like = (_COARSE_LENGTH, _COARSE_COSINE) if coarse else (_LENGTH, _COSINE)
     found = []
     for n, (row, length, full) in enumerate(zip(rows, lengths, fulls, strict=True)):
         if not np.isfinite(row).all():
             found.append((n, "NaN or infinite"))
         elif length == 0:
             found.append((n, "all zero"))
-        elif abs(length - 1) > _LENGTH:
+        elif abs(length - 1) > near:
             found.append((n, "not unit length"))
         elif not field.full and full is not None and _usable(full):
             cut = np.asarray(full, np.float64)[: field.length]
-            if row @ cut < (1 - _COSINE) * length * np.linalg.norm(cut):
+            if row @ cut < (1 - like) * length * np.linalg.norm(cut):
                 found.append((n, "not the prefix of full"))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ __all__ = ["PRECISIONS", "Field", "Matrix", "Nesting", "nest", "unit_rows"]
 Matrix = npt.NDArray[np.float32]
 
 #: Bits a number, by precision.
-PRECISIONS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "turbo": 4, "binary": 1}
+PRECISIONS: Mapping[str, int] = {
+    "float32": 32, "float16": 16, "int8": 8, "uint8": 8, "turbo": 4, "binary": 1,
+}  # fmt: skip
 
 #: Precisions in which the full vector itself may be kept: rescoring needs its numbers.
 _FULL = ("float32", "float16")
@@ -207,6 +210,11 @@ def _matrix(rows: Any, dim: int, names: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def _vector(row: Any, name: str) -> npt.NDArray[Any]:
+    if type(row) is list and row and type(row[0]) is float:
+        try:
+            return np.frombuffer(struct.pack(f"{len(row)}d", *row))  # a third of asarray's time
+        except (struct.error, OverflowError):
+            pass  # something in it is no number that fits
     try:
         vector = np.asarray(row)
     except ValueError:

@@ -10,13 +10,14 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from dataclasses import fields
 from functools import wraps
 from importlib import import_module
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .backends.base import Backend
 from .certificate import Tuned
-from .collection import Collection, EmbedderCall, open_collection
+from .collection import Collection, EmbedderCall, Width, open_collection
 from .embedders import SPECS, Embedder, resolve
 from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
@@ -81,7 +82,7 @@ def connect(
     backend = _backend(url, collection, options)
     flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
     try:
-        return Store(run(flow, backend.send))
+        return Store(run(flow, lambda request: _opening(backend, request)))
     except BaseException:
         backend.close()
         raise
@@ -101,7 +102,7 @@ async def aconnect(
     backend = _backend(url, collection, options)
     flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
     try:
-        return AsyncStore(await arun(flow, backend.asend))
+        return AsyncStore(await arun(flow, lambda request: _aopening(backend, request)))
     except BaseException:
         await backend.aclose()
         raise
@@ -125,7 +126,26 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
         known = ", ".join(getattr(module, settings).__dataclass_fields__) or "none"
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
     made: Backend = getattr(module, backend)(url, collection, chosen)
+    made.options = chosen
     return made
+
+
+def _opening(backend: Backend, request: Any) -> Any:
+    if isinstance(request, Width):
+        return request.embedder.dim
+    return backend.send(request)
+
+
+async def _aopening(backend: Backend, request: Any) -> Any:
+    if isinstance(request, Width):
+        return await _in_thread(getattr, request.embedder, "dim")
+    return await backend.asend(request)
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
+
+    return await to_thread(function, *args)
 
 
 def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
@@ -190,6 +210,24 @@ class _Opened:
     def tuned(self) -> Tuned | None:
         """The measured plan that is the collection's default, None where it was not tuned."""
         return self._collection.tuned
+
+    @property
+    def url(self) -> str:
+        """Where the collection is, without secrets."""
+        return self._collection.backend.url
+
+    @property
+    def collection(self) -> str:
+        """The name of the collection."""
+        return self._collection.backend.collection
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The engine's options that are not its defaults, without secrets."""
+        chosen = self._collection.backend.options
+        shown = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.repr}
+        usual = type(chosen)()
+        return {name: value for name, value in shown.items() if value != getattr(usual, name)}
 
     def __repr__(self) -> str:
         backend, nesting = self._collection.backend, self._collection.nesting
@@ -315,6 +353,4 @@ class AsyncStore(_Opened):
         native: Callable[..., Awaitable[Any]] | None
         if native := getattr(embedder, f"a{request.method}", None):
             return await native(*request.args)
-        from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
-
-        return await to_thread(getattr(embedder, request.method), *request.args)
+        return await _in_thread(getattr(embedder, request.method), *request.args)

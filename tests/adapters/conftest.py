@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 import nestvec
+from nestvec import AsyncStore, Store
 from nestvec.langchain import NestedVectorStore
 
+from .. import qdrant
 from ..conformance.engines import ENGINES, LASTING
 
+Connecting = Callable[..., Awaitable[Store | AsyncStore]]
 Opening = Callable[..., Awaitable[NestedVectorStore]]
 
 
@@ -31,24 +34,37 @@ def colour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(engine_name: str, tmp_path: Path) -> str:
     """A place of its own for one test."""
-    return {**ENGINES, **LASTING}[engine_name](tmp_path)
+    if engine_name == "qdrant":
+        return qdrant.space()
+    return {**ENGINES, **LASTING}[engine_name](tmp_path).url
 
 
 @pytest.fixture
-async def opening(url: str, colour: str) -> AsyncIterator[Opening]:
-    """Open vector stores from a Store or an AsyncStore; they are dropped after the test."""
-    opened = []
+async def connecting(url: str, colour: str) -> AsyncIterator[Connecting]:
+    """Open a Store or an AsyncStore; its collection is dropped after the test."""
+    opened: list[AsyncStore] = []
 
-    async def open_one(**settings: Any) -> NestedVectorStore:
+    async def open_one(**settings: Any) -> Store | AsyncStore:
         store = (
             nestvec.connect(url, **settings)
             if colour == "sync"
             else await nestvec.aconnect(url, **settings)
         )
-        opened.append(NestedVectorStore(store))
-        return opened[-1]
+        opened.append(store.as_async() if isinstance(store, Store) else store)
+        return store
 
     yield open_one
-    for vectorstore in opened:
-        await vectorstore.astore.drop()
-        await vectorstore.aclose()
+    for store in opened:
+        await store.drop()
+        await store.close()
+        store.as_sync().close()
+
+
+@pytest.fixture
+def opening(connecting: Connecting) -> Opening:
+    """Open LangChain vector stores from a Store or an AsyncStore."""
+
+    async def open_one(**settings: Any) -> NestedVectorStore:
+        return NestedVectorStore(await connecting(**settings))
+
+    return open_one

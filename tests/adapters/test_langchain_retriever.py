@@ -26,7 +26,7 @@ from langchain_core.tracers.base import BaseTracer
 from pydantic import ValidationError
 
 import nestvec
-from nestvec import ConfigError, F, Funnel, RecordError
+from nestvec import CollectionMissing, ConfigError, EmbedderError, F, Funnel, RecordError
 from nestvec.backends.base import Backend
 from nestvec.langchain import FunnelRetriever, NestedVectorStore
 
@@ -167,6 +167,63 @@ async def test_it_opens_once_and_again_after_closing(written: str) -> None:
     assert retriever.invoke(TEXTS[0]) == found[0]
     retriever.close()
     retriever.close()
+
+
+async def test_tasks_that_come_first_together_open_it_once(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        opened.append(args)
+        return nestvec.connect(*args, **kwargs)
+
+    monkeypatch.setattr(nestvec.langchain, "connect", counting)
+    retriever = FunnelRetriever(url=written, k=1)
+    found = await asyncio.gather(*(retriever.ainvoke(text) for text in TEXTS * 7))
+    assert [each[0].page_content for each in found] == TEXTS * 7
+    assert len(opened) == 1
+    await retriever.aclose()
+
+
+async def test_a_task_that_is_cancelled_while_it_opens_leaves_nothing_open(written: str) -> None:
+    retriever = FunnelRetriever(url=written, k=1)
+    task = asyncio.create_task(retriever.ainvoke(TEXTS[0]))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await retriever.ainvoke(TEXTS[0]))[0].page_content == TEXTS[0]
+    await retriever.aclose()
+    nestvec.connect(written).close()  # nobody else has it
+
+
+async def test_what_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    url = f"edge:{tmp_path / 'later'}"
+    retriever = FunnelRetriever(url=url, k=1)
+    for _ in range(2):
+        with pytest.raises(CollectionMissing):
+            retriever.invoke("cat")
+        with pytest.raises(CollectionMissing):
+            await retriever.ainvoke("cat")
+    NestedVectorStore.from_texts(["cat"], "static", url=url, dims=(64,)).close()
+    assert (await retriever.ainvoke("cat"))[0].page_content == "cat"
+    await retriever.aclose()
+
+
+def test_the_embedder_may_be_an_object(tmp_path: Path) -> None:
+    url, embeddings = f"edge:{tmp_path / 'words'}", WordEmbeddings()
+    NestedVectorStore.from_texts(TEXTS, embeddings, url=url, dims=(2,)).close()
+    retriever = FunnelRetriever(url=url, embedder=embeddings, k=1)
+    found = [retriever.invoke(text)[0].page_content for text in TEXTS]
+    assert found == TEXTS
+    assert dumpd(retriever)["type"] == "not_implemented"
+    assert "WordEmbeddings" not in repr(retriever)  # whose repr may show a key
+    retriever.close()
+    without = FunnelRetriever(url=url)
+    with pytest.raises(EmbedderError, match="'WordEmbeddings:words-8'"):
+        without.invoke("cat")
+    without.close()
 
 
 def test_configurable_fields_share_what_is_open(written: str) -> None:

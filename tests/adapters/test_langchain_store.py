@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -158,6 +159,32 @@ async def test_from_texts_and_from_documents(url: str, opening: Opening) -> None
     assert made[3].get_by_ids(["b"])[0].metadata == documents()[1].metadata
     for vectorstore in made:
         vectorstore.store.drop()
+        await vectorstore.aclose()
+
+
+class Threaded(WordEmbeddings):
+    """Embeddings whose blocking methods must not be called where an event loop runs."""
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [await self.aembed_query(text) for text in texts]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return super().embed_query(text)
+
+    def embed_query(self, text: str) -> list[float]:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return super().embed_query(text)
+
+
+async def test_opening_does_not_block_the_event_loop(url: str) -> None:
+    """The width of an embedder is learnt by embedding one text."""
+    for _ in ("new", "there"):
+        vectorstore = await NestedVectorStore.afrom_texts(
+            TEXTS, Threaded(), url=url, dims=(2, 4), ids=list("abcdefghi")
+        )
+        found = await vectorstore.asimilarity_search("dog runs", k=1)
+        assert [document.id for document in found] == ["f"]
         await vectorstore.aclose()
 
 

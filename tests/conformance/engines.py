@@ -7,10 +7,10 @@ by running every coroutine to its end on one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,23 +19,41 @@ from nestvec import AsyncStore, Record, Store
 
 from .. import postgres, qdrant
 
-#: name → what makes the URL of a place of its own for one test.
-ENGINES: dict[str, Callable[[Path], str]] = {
-    "memory": lambda _: "memory:",
-    "edge": lambda path: f"edge:{path / 'edge'}",
-    "qdrant": lambda _: qdrant.place(),
-    "qdrant+local": lambda _: "qdrant+local::memory:",
-    "postgres": lambda _: postgres.place(),
+
+class Place(NamedTuple):
+    """Where the collections of one test are: a URL, how their names begin, options of connect."""
+
+    url: str
+    prefix: str = ""
+    options: Mapping[str, Any] = {}
+
+    def settings(self, collection: str = "docs") -> dict[str, Any]:
+        """Return what connect is given for a collection of this name."""
+        return {"url": self.url, "collection": self.prefix + collection, **self.options}
+
+    def clean(self) -> None:
+        """Delete the collections of a server."""
+        if self.prefix:
+            qdrant.clean(self.prefix)
+
+
+#: name → what makes a place of its own for one test.
+ENGINES: dict[str, Callable[[Path], Place]] = {
+    "memory": lambda _: Place("memory:"),
+    "edge": lambda path: Place(f"edge:{path / 'edge'}"),
+    "qdrant": lambda _: Place(qdrant.server(), qdrant.prefix(), qdrant.options),
+    "qdrant+local": lambda _: Place("qdrant+local::memory:"),
+    "postgres": lambda _: Place(postgres.place(), options=postgres.settings),
 }
 
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
 #: says so when it no longer does.
-LACKS: dict[str, set[str]] = {"postgres": {"int8", "turbo"}, "qdrant": qdrant.lacks}
+LACKS: dict[str, set[str]] = {"postgres": {"int8", "uint8", "turbo"}, "qdrant": qdrant.lacks}
 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.
 LASTING = {name: place for name, place in ENGINES.items() if name not in ("memory", "qdrant+local")}
-LASTING["qdrant+local:DIR"] = lambda path: f"qdrant+local:{path / 'qdrant'}"
+LASTING["qdrant+local:DIR"] = lambda path: Place(f"qdrant+local:{path / 'qdrant'}")
 
 #: Marks a test for these engines.
 lasting = pytest.mark.parametrize("engine_name", list(LASTING), indirect=True)
@@ -73,25 +91,26 @@ class Engine:
 
     name: str
     colour: str
-    url: str
+    place: Place
     opened: list[Any] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
-    def connect(self, **settings: Any) -> Any:
+    def connect(self, *, collection: str = "docs", **settings: Any) -> Any:
         """Return an open store, or one that looks like it; closed after the test."""
-        store: Any = self._connect(settings)
+        store: Any = self._connect({**self.place.settings(collection), **settings})
         self.opened.append(store)
         return store
 
     def _connect(self, settings: dict[str, Any]) -> Store | Awaited:
         if self.colour == "sync":
-            return nestvec.connect(self.url, **settings)
-        opening: Coroutine[Any, Any, AsyncStore] = nestvec.aconnect(self.url, **settings)
+            return nestvec.connect(**settings)
+        opening: Coroutine[Any, Any, AsyncStore] = nestvec.aconnect(**settings)
         return Awaited(self.loop, self.loop.run_until_complete(opening))
 
     def close(self) -> None:
         """Close every store that was opened."""
         for store in self.opened:
             store.close()
+        self.place.clean()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()

@@ -52,6 +52,8 @@ def test_exact_search_agrees_with_the_oracle(engine: Engine, dims: tuple[Any, ..
         pytest.param(("full:int8",), marks=pytest.mark.needs("int8")),
         ("full:binary", 8),
         pytest.param(("16:int8", "24:binary"), marks=pytest.mark.needs("int8")),
+        pytest.param(("16:uint8", 24), marks=pytest.mark.needs("uint8")),
+        pytest.param(("full:uint8", "24:uint8"), marks=pytest.mark.needs("uint8")),
     ],
     ids=str,
 )

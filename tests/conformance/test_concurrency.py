@@ -30,7 +30,8 @@ def check(hits: list[nestvec.Hit]) -> None:
 
 
 def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
-    with nestvec.connect(ENGINES[engine_name](tmp_path), dims=(2, 4), dim=8) as store:
+    place = ENGINES[engine_name](tmp_path)
+    with nestvec.connect(**place.settings(), dims=(2, 4), dim=8) as store:
         store.add_records(records(ROWS))
 
         def write(writer: int) -> None:
@@ -55,8 +56,8 @@ def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
 
 def test_tasks_share_an_async_store(engine_name: str, tmp_path: Any) -> None:
     async def main() -> None:
-        url = ENGINES[engine_name](tmp_path)
-        async with await nestvec.aconnect(url, dims=(2, 4), dim=8) as store:
+        settings = ENGINES[engine_name](tmp_path).settings()
+        async with await nestvec.aconnect(**settings, dims=(2, 4), dim=8) as store:
             await store.add_records(records(ROWS))
 
             async def write(writer: int) -> None:

@@ -23,12 +23,21 @@ IDS = [str(uuid.UUID(int=n + 1)) for n in range(40)]
 
 
 @pytest.fixture
-def url() -> str:
-    return qdrant.place()
+def name() -> Iterator[str]:
+    """The name of one test's collection."""
+    prefix = qdrant.prefix()
+    yield f"{prefix}docs"
+    qdrant.clean(prefix)
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[QdrantClient]:
+def place(name: str) -> dict[str, Any]:
+    """What connect is given for it."""
+    return {"url": qdrant.server(), "collection": name, **qdrant.options}
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
     client = qdrant.admin()
     yield client
     client.close()
@@ -38,12 +47,12 @@ def cosine(size: int, **settings: Any) -> models.VectorParams:
     return models.VectorParams(size=size, distance=models.Distance.COSINE, **settings)
 
 
-def fill(client: QdrantClient, vectors: Any, payloads: list[dict[str, Any]]) -> None:
+def fill(client: QdrantClient, name: str, vectors: Any, payloads: list[dict[str, Any]]) -> None:
     points = [
         models.PointStruct(id=id, vector=vector, payload=payload)
         for id, vector, payload in zip(IDS, vectors, payloads, strict=True)
     ]
-    client.upsert("docs", points, wait=True)
+    client.upsert(name, points, wait=True)
 
 
 def nearest(query: Any) -> str:
@@ -54,11 +63,13 @@ def nearest(query: Any) -> str:
 # What others made
 
 
-def test_a_collection_of_langchain_qdrant_is_read(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", cosine(16))
+def test_a_collection_of_langchain_qdrant_is_read(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, cosine(16))
     payloads = [{"page_content": f"text {n}", "metadata": {"n": n}} for n in range(40)]
-    fill(client, ROWS.tolist(), payloads)
-    with nestvec.connect(url, vectors={"full": ""}, content_key="page_content") as store:
+    fill(client, name, ROWS.tolist(), payloads)
+    with nestvec.connect(**place, vectors={"full": ""}, content_key="page_content") as store:
         assert store.info().fields[0].name == "full"
         (hit,) = store.search(ROWS[7], k=1)
         assert (hit.id, hit.text, hit.metadata) == (IDS[7], "text 7", {"n": 7})
@@ -78,33 +89,39 @@ def test_a_collection_of_langchain_qdrant_is_read(url: str, client: QdrantClient
         assert [stage.field for stage in trace.stages] == ["full", "full"]
 
 
-def test_a_collection_of_llama_index_is_read(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", {"text-dense": cosine(16)})
+def test_a_collection_of_llama_index_is_read(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, {"text-dense": cosine(16)})
     payloads = [
         {"n": n, "_node_content": json.dumps({"text": f"text {n}"}), "_node_type": "TextNode"}
         for n in range(40)
     ]
-    fill(client, [{"text-dense": row} for row in ROWS.tolist()], payloads)
+    fill(client, name, [{"text-dense": row} for row in ROWS.tolist()], payloads)
     settings: dict[str, Any] = {"content_key": "_node_content.text", "metadata_key": ""}
-    with nestvec.connect(url, vectors={"full": "text-dense"}, **settings) as store:
+    with nestvec.connect(**place, vectors={"full": "text-dense"}, **settings) as store:
         (hit,) = store.search(ROWS[5], k=1, where=F("n") >= 5)
         assert (hit.text, hit.metadata) == ("text 5", {"n": 5, "_node_type": "TextNode"})
 
 
-def test_nested_vectors_made_by_hand_are_a_funnel(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", {"small": cosine(4), "large": cosine(16)})
+def test_nested_vectors_made_by_hand_are_a_funnel(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, {"small": cosine(4), "large": cosine(16)})
     rows = [{"small": row[:4], "large": row} for row in ROWS.tolist()]
-    fill(client, rows, [{"text": f"text {n}"} for n in range(40)])
-    with nestvec.connect(url, vectors={"4": "small", "full": "large"}) as store:
+    fill(client, name, rows, [{"text": f"text {n}"} for n in range(40)])
+    with nestvec.connect(**place, vectors={"4": "small", "full": "large"}) as store:
         assert repr(store).endswith("dims 4 of 16>")
         (hit,) = store.search(ROWS[9], k=1, funnel="4:40")
         assert (hit.id, hit.text, hit.metadata) == (IDS[9], "text 9", {})
 
 
-def test_what_others_made_is_only_read(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", cosine(16))
-    fill(client, ROWS.tolist(), [{"text": "t"}] * 40)
-    store = nestvec.connect(url, vectors={"full": ""})
+def test_what_others_made_is_only_read(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, cosine(16))
+    fill(client, name, ROWS.tolist(), [{"text": "t"}] * 40)
+    store = nestvec.connect(**place, vectors={"full": ""})
     for write in (
         lambda: store.add_records([Record("a", "t", {}, ROWS[0])]),
         lambda: store.delete(ids=[IDS[0]]),
@@ -128,11 +145,11 @@ def test_what_others_made_is_only_read(url: str, client: QdrantClient) -> None:
     ids=str,
 )
 def test_vectors_that_do_not_fit_show_both_sides(
-    url: str, client: QdrantClient, vectors: dict[str, str], words: str
+    place: dict[str, Any], name: str, client: QdrantClient, vectors: dict[str, str], words: str
 ) -> None:
     dot = models.VectorParams(size=16, distance=models.Distance.DOT)
     client.create_collection(
-        "docs",
+        name,
         {
             "small": cosine(4),
             "large": cosine(16),
@@ -141,34 +158,40 @@ def test_vectors_that_do_not_fit_show_both_sides(
         },
     )
     with pytest.raises(CollectionMismatch, match=words) as caught:
-        nestvec.connect(url, vectors=vectors)
+        nestvec.connect(**place, vectors=vectors)
     for side in ("'small' (4, Cosine)", "'dot' (16, Dot)", repr(vectors)):
         assert side in str(caught.value)
 
 
-def test_payload_keys_that_do_not_fit_show_both_sides(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", cosine(16))
-    fill(client, ROWS.tolist(), [{"page_content": "t", "meta": {}}] * 40)
+def test_payload_keys_that_do_not_fit_show_both_sides(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, cosine(16))
+    fill(client, name, ROWS.tolist(), [{"page_content": "t", "meta": {}}] * 40)
     words = r"keys meta, page_content; .*content_key='text'"
     with (
-        nestvec.connect(url, vectors={"full": ""}) as store,
+        nestvec.connect(**place, vectors={"full": ""}) as store,
         pytest.raises(CollectionMismatch, match=words),
     ):
         store.search(ROWS[0])
 
 
-def test_what_others_made_is_not_taken_for_ours(url: str, client: QdrantClient) -> None:
-    client.create_collection("docs", cosine(16))
+def test_what_others_made_is_not_taken_for_ours(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    client.create_collection(name, cosine(16))
     with pytest.raises(CollectionMismatch, match=r"not made by nestvec: it has '' \(16, Cosine\)"):
-        nestvec.connect(url, dims=(4,), dim=16)
-    assert client.get_collection("docs").config.params.vectors == cosine(16)
+        nestvec.connect(**place, dims=(4,), dim=16)
+    assert client.get_collection(name).config.params.vectors == cosine(16)
 
 
 # What others write into ours
 
 
-def test_verify_finds_what_others_wrote(url: str, client: QdrantClient) -> None:
-    with nestvec.connect(url, dims=(4, 8), dim=16) as store:
+def test_verify_finds_what_others_wrote(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    with nestvec.connect(**place, dims=(4, 8), dim=16) as store:
         store.add_records(records(ROWS))
         half = {"full": ROWS[0].tolist(), "d8": ROWS[0, :8].tolist()}
         payload = {"id": "half", "text": "t", "metadata": {}}
@@ -177,50 +200,54 @@ def test_verify_finds_what_others_wrote(url: str, client: QdrantClient) -> None:
             models.PointStruct(id=IDS[0], vector=half, payload=payload),
             models.PointStruct(id=IDS[1], vector=bare, payload={"x": 1}),
         ]
-        client.upsert("docs", points, wait=True)
+        client.upsert(name, points, wait=True)
         assert store.verify() == {"half": ("d4",), IDS[1]: ("id", "text")}
         with pytest.raises(CollectionDamaged, match=rf"{IDS[1]}.*verify\(\)"):
             list(store.scan())
-        client.delete("docs", models.PointIdsList(points=[*IDS[:2]]), wait=True)
+        client.delete(name, models.PointIdsList(points=[*IDS[:2]]), wait=True)
         assert store.verify() == {}
 
 
-def test_a_collection_that_was_altered_is_not_opened(url: str, client: QdrantClient) -> None:
-    with nestvec.connect(url, dims=(4,), dim=16):
+def test_a_collection_that_was_altered_is_not_opened(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
+    with nestvec.connect(**place, dims=(4,), dim=16):
         pass
-    kept = client.get_collection("docs").config.metadata
+    kept = client.get_collection(name).config.metadata
     assert kept is not None
-    client.delete_collection("docs")
-    client.create_collection("docs", {"full": cosine(16)}, metadata=kept)
+    client.delete_collection(name)
+    client.create_collection(name, {"full": cosine(16)}, metadata=kept)
     with pytest.raises(CollectionDamaged, match=r"tells of vectors .*the collection has 'full'"):
-        nestvec.connect(url)
+        nestvec.connect(**place)
 
 
 # Two clients of one collection, and what a server keeps
 
 
-def test_another_client_sees_what_was_written(url: str) -> None:
-    with nestvec.connect(url, dims=(4,), dim=16) as one, nestvec.connect(url) as two:
+def test_another_client_sees_what_was_written(place: dict[str, Any]) -> None:
+    with nestvec.connect(**place, dims=(4,), dim=16) as one, nestvec.connect(**place) as two:
         one.add_records(records(ROWS))
         assert two.count() == 40
         assert two.search(ROWS[3], k=1)[0].id == "3"
         one.add_records([Record("f", "t", {"x": 0.1 + 0.2}, ROWS[0])])
         assert two.get(["f"])[0].metadata == {"x": 0.1 + 0.2}
-    with nestvec.connect(url) as three:
+    with nestvec.connect(**place) as three:
         assert three.count(F("x") == 0.1 + 0.2) == 1
         assert three.count(F("x") == 0.3) == 0
 
 
-def test_payload_indexes_and_tenants(url: str, client: QdrantClient) -> None:
+def test_payload_indexes_and_tenants(
+    place: dict[str, Any], name: str, client: QdrantClient
+) -> None:
     settings: dict[str, Any] = {"tenant_key": "tag", "payload_indexes": {"n": "integer"}}
-    with nestvec.connect(url, dims=(4,), dim=16, **settings) as store:
+    with nestvec.connect(**place, dims=(4,), dim=16, **settings) as store:
         store.add_records(records(ROWS))
         hits = store.search(ROWS[0], where=(F("tag") == "t3") & (F("n") < 20))
         assert {hit.id for hit in hits} == {"3", "10", "17"}
-    assert set(client.get_collection("docs").payload_schema) == {"metadata.tag", "metadata.n"}
-    with nestvec.connect(url, payload_indexes={"even": "bool"}):
+    assert set(client.get_collection(name).payload_schema) == {"metadata.tag", "metadata.n"}
+    with nestvec.connect(**place, payload_indexes={"even": "bool"}):
         pass
-    assert "metadata.even" in client.get_collection("docs").payload_schema
+    assert "metadata.even" in client.get_collection(name).payload_schema
 
 
 def test_an_old_server_keeps_the_record_in_a_point_that_nothing_returns() -> None:
@@ -230,7 +257,7 @@ def test_an_old_server_keeps_the_record_in_a_point_that_nothing_returns() -> Non
             assert store.count() == 0
             assert store.search(ROWS[0]) == []
             store.add_records([*records(ROWS), Record("f", "t", {"x": 0.1 + 0.2}, ROWS[0])])
-        assert server.engine.count("docs").count == 42
+        assert server.engine["docs"].count(None) == 42
         with nestvec.connect(server.url) as store:
             assert repr(store).endswith("dims 4 of 16>")
             assert store.count() == len(list(store.scan())) == 41

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 import nestvec
 from nestvec import (
+    AsyncStore,
     BackendError,
     CollectionDamaged,
     CollectionMissing,
@@ -301,13 +305,97 @@ def test_who_may_not_make_the_extension_is_told_what_to_ask_for(url: str) -> Non
         connection.execute(f"CREATE DATABASE {database}")
         connection.execute(f"REVOKE CREATE ON DATABASE {database} FROM PUBLIC")
     there = postgres.server().replace("postgres:@/postgres", f"{role}@/{database}")
-    with pytest.raises(BackendError, match=r"permission denied.*CREATE EXTENSION vector"):
+    expected = r"pgvector is not in .*permission denied .*CREATE EXTENSION vector"
+    with pytest.raises(BackendError, match=expected):
         nestvec.connect(there, dims=(2,), dim=4)
     with pytest.raises(CollectionMissing):
         nestvec.connect(there)
 
 
 # Connections
+
+
+@pytest.mark.parametrize("pool_size", [1, 4])
+async def test_an_awaited_search_outlives_its_connection(url: str, pool_size: int) -> None:
+    opening = nestvec.aconnect(url, dims=(8, 16), dim=32, pool_size=pool_size)
+    async with await opening as store:
+        await store.add_records(records(ROWS))
+        with postgres.admin() as connection:
+            for _ in range(5):
+                expected = await store.search(ROWS[0])
+                assert terminate(connection)
+                assert await store.search(ROWS[0]) == expected
+            assert terminate(connection)
+            with pytest.raises(Unavailable):
+                await store.add_records(records(ROWS[:1]))
+        assert await store.count() == 400
+
+
+async def test_cancelled_tasks_take_no_connection_and_leave_no_half_of_a_batch(url: str) -> None:
+    async def write(store: AsyncStore, owner: int, version: int) -> None:
+        rows = records(ROWS[:50], prefix=f"{owner}-")
+        await store.add_records(
+            Record(record.id, f"version {version}", {}, record.vector) for record in rows
+        )
+
+    async def read(store: AsyncStore) -> None:
+        for _ in range(20):  # wait_for of Python before 3.12 may lose a cancellation
+            await store.search(ROWS[0], where=F("n") >= 0)
+
+    rng = random.Random(3)
+    opening = nestvec.aconnect(url, dims=(8,), dim=32, pool_size=4, timeout=5)
+    async with await opening as store:
+        for version in range(30):
+            tasks = [asyncio.create_task(write(store, n, version)) for n in range(6)]
+            tasks += [asyncio.create_task(read(store)) for _ in range(6)]
+            await asyncio.sleep(rng.random() / 10)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(each) for each in ended} <= {asyncio.CancelledError, type(None)}
+            versions: dict[str, set[str]] = {}
+            async for record in store.scan():
+                versions.setdefault(record.id.partition("-")[0], set()).add(record.text)
+            assert all(len(texts) == 1 for texts in versions.values())
+        # Each of the pool's connections is there to be had, and none is in a transaction.
+        together = (store.search(ROWS[0]) for _ in range(40))
+        await asyncio.wait_for(asyncio.gather(*together), 5)
+        backend: Any = store._collection.backend
+        stats = backend._driver._apool.get_stats()
+        assert stats["pool_available"] == stats["pool_size"] == 4
+        with postgres.admin() as connection:
+            sql = "SELECT DISTINCT state FROM pg_stat_activity WHERE application_name = 'nestvec'"
+            assert connection.execute(sql).fetchall() == [("idle",)]
+
+
+def test_a_store_belongs_to_one_event_loop(url: str) -> None:
+    async def opened() -> AsyncStore:
+        store = await nestvec.aconnect(url, dims=(8,), dim=32)
+        assert await store.count() == 0
+        return store
+
+    store = asyncio.run(opened())
+    with pytest.raises(BackendError, match=r"another event loop; call aconnect\(\) in each"):
+        asyncio.run(store.count())
+    asyncio.run(store.close())
+
+
+def test_a_closed_store_says_so_also_to_who_waits(url: str) -> None:
+    store = connect(url, pool_size=1)
+    with postgres.admin() as connection, ThreadPoolExecutor(2) as threads:
+        store.count()
+        with connection.transaction():
+            connection.execute(f"LOCK TABLE {SCHEMA}.docs IN ACCESS EXCLUSIVE MODE")
+            calls = [threads.submit(store.count) for _ in range(2)]
+            time.sleep(0.3)
+            store.close()
+        counted = [call.exception() for call in calls]
+    assert sum(error is None for error in counted) == 1  # the one that had the connection
+    (error,) = filter(None, counted)
+    assert isinstance(error, BackendError)
+    assert "was closed; connect again" in str(error)
+    with pytest.raises(BackendError, match="is closed; connect again"):
+        store.count()
 
 
 @pytest.mark.parametrize("pool_size", [1, 4])
@@ -354,6 +442,35 @@ def test_a_timeout_of_the_server_has_a_name(
                     attempt()
                 assert not isinstance(caught.value, Unavailable)
         assert other.count() == 400  # the connection is as good as before
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_statement_that_could_not_be_prepared_is_prepared_again(
+    store: Store, url: str, colour: str
+) -> None:
+    """psycopg 3.3 believes that it was, and asks for what the server does not know."""
+
+    async def searches(store: AsyncStore, times: int) -> list[Any]:
+        return [await store.search(ROWS[0]) for _ in range(times)]
+
+    loop = asyncio.new_event_loop()
+    hurried = postgres.with_options(url, options="-c lock_timeout=100")
+    with connect(hurried, pool_size=1) as other, postgres.admin() as connection:
+        awaited = other.as_async()
+
+        def search(times: int) -> list[Any]:
+            if colour == "async":
+                return loop.run_until_complete(searches(awaited, times))
+            return [other.search(ROWS[0]) for _ in range(times)]
+
+        search(5)  # the sixth is prepared
+        with connection.transaction():
+            connection.execute(f"LOCK TABLE {SCHEMA}.docs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(BackendError, match="lock timeout"):
+                search(1)
+        assert search(2) == [store.search(ROWS[0])] * 2
+        loop.run_until_complete(awaited.close())
+    loop.close()
 
 
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Any) -> None:

@@ -76,7 +76,7 @@ def collection(port: int, **options: Any) -> Collection:
     """Return an open collection; nobody made it, for only points are served."""
     settings = QdrantOptions(prefer_grpc=True, grpc_port=port, api_key=KEY, **options)
     backend = QdrantBackend("http://127.0.0.1:6333", "docs", settings)
-    backend._names = ["full", "d4", "d2"]
+    backend._datatypes = dict.fromkeys(["full", "d4", "d2"], "float32")
     return Collection(backend, Head(nestvec.Nesting.of((2, 4), 8)), None, 512)
 
 
@@ -140,6 +140,15 @@ def test_they_arrive_from_tasks_too(server: tuple[Points, int], pauses: list[flo
     asyncio.run(main())
     check(points)
     assert len(pauses) == len(FAULTS)
+
+
+def test_each_event_loop_has_a_client_of_its_own(server: tuple[Points, int]) -> None:
+    points, port = server
+    store = nestvec.AsyncStore(collection(port))
+    for _ in range(2):
+        assert asyncio.run(store.search(ROWS[0])) == []
+    asyncio.run(store.close())
+    assert len(points.queries) == 2
 
 
 def test_what_stays_is_unavailable_and_what_is_wrong_is_not_tried_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import nestvec
-from nestvec import BackendError, ConfigError, NestvecError, Unavailable
+from nestvec import BackendError, ConfigError, F, NestvecError, Unavailable
 
 from ..rest_server import Fault, RestServer, running
 from ..vectors import nested_vectors, records
@@ -188,6 +189,81 @@ def test_a_collection_that_another_made_meanwhile_is_not_taken(
     )
     with pytest.raises(BackendError, match="already exists"):
         nestvec.connect(server.url, dims=(3,), dim=8)
+
+
+@pytest.mark.parametrize("status", ["acknowledged", "wait_timeout"])
+def test_a_write_that_is_not_applied_yet_is_sent_again(
+    server: RestServer, pauses: list[float], status: str
+) -> None:
+    body = f'{{"result": {{"operation_id": 1, "status": "{status}"}}, "status": "ok", "time": 0}}'
+    with connect(server, retries=1, parallel=1) as store:
+        server.faults.append(Fault("status", 200, body=body, of=UPSERT))
+        store.add_records(records(ROWS))
+        assert store.count() == 60
+        server.faults += [Fault("status", 200, body=body, of=UPSERT) for _ in range(2)]
+        with pytest.raises(Unavailable, match=f"the write is {status}, but not applied yet"):
+            store.add_records(records(ROWS))
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "words"),
+    [
+        (403, 'Strict mode error: Index required but not found for "metadata.n"', "index_metadata"),
+        (400, 'Index required but not found for "metadata.n"', r"index_metadata\(key, kind\)"),
+        (413, "Payload too large", "max_request_size_mb"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    server: RestServer, pauses: list[float], status: int, told: str, words: str
+) -> None:
+    with connect(server) as store:
+        body = json.dumps({"status": {"error": told}, "time": 0})
+        server.faults.append(Fault("status", status, body=body))
+        with pytest.raises(BackendError, match=words) as caught:
+            store.count(F("n") == 1)
+    assert "api_key" not in str(caught.value)
+    assert pauses == []
+
+
+def test_a_shard_key_whose_making_is_not_answered_is_there(
+    server: RestServer, pauses: list[float]
+) -> None:
+    server.faults.append(Fault("lose", of="/shards"))
+    with connect(server, shard_key="eu") as store:
+        store.add_records(records(ROWS))
+        assert store.count() == 60
+    assert server.engine["docs"].shard_keys == ["eu"]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_batch_ends_before_its_error_is_raised(
+    server: RestServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch, colour: str
+) -> None:
+    """A defect of our own in one part leaves no other part under way by itself."""
+    from nestvec.backends import qdrant_wire
+
+    points, made = qdrant_wire.points, []
+
+    def defective(batch: Any, payloads: Any, part: slice, datatypes: Any) -> Any:
+        if part.start == 0:
+            raise ZeroDivisionError
+        made.append(part)
+        return points(batch, payloads, part, datatypes)
+
+    async def add() -> None:
+        async with await nestvec.aconnect(server.url) as store:
+            with pytest.raises(ZeroDivisionError):
+                await store.add_records(records(ROWS))
+
+    with connect(server) as store:
+        monkeypatch.setattr(qdrant_wire, "points", defective)
+        if colour == "async":
+            asyncio.run(add())
+        else:
+            with pytest.raises(ZeroDivisionError):
+                store.add_records(records(ROWS))
+        assert len(server.lines(UPSERT)) == len(made) == 3
 
 
 # Secrets

@@ -21,15 +21,19 @@ NESTING = Nesting.of((2, "4:int8", "full:binary"), 8)
 QUERIES = {name: rows[0] for name, rows in nest(np.ones((1, 8)), NESTING).items()}
 
 
-def requests(tmp_path: Path, funnel: str, where: Filter | None = None) -> list[Call]:
-    """Return the requests of one search, answered with nothing."""
+def requests(
+    tmp_path: Path, funnel: str, where: Filter | None = None, there: int = 0
+) -> list[Call]:
+    """Return the requests of one search, which finds nothing of what is there."""
     backend = EdgeBackend(str(tmp_path), "docs", EdgeOptions())
     flow = backend.search(QUERIES, plan(funnel, NESTING, 3, 2), where)
+    answers: dict[str, Any] = {
+        "drifts": False, "scroll": ([], None), "query": [], "count": there,
+    }  # fmt: skip
     sent = [next(flow)]
     try:
         while True:
-            answer: Any = {"drifts": False, "scroll": ([], None), "query": []}[sent[-1].method]
-            sent.append(flow.send(answer))
+            sent.append(flow.send(answers[sent[-1].method]))
     except StopIteration:
         return sent
 
@@ -48,12 +52,22 @@ def test_a_query_is_one_request(tmp_path: Path) -> None:
 
 
 def test_the_filter_goes_innermost(tmp_path: Path) -> None:
-    *_, call = requests(tmp_path, "2:20 4:int8:9", F("n") >= 3)
+    *_, call, _ = requests(tmp_path, "2:20 4:int8:9", F("n") >= 3)
     (outer,) = call.args[0].prefetches
     (inner,) = outer.prefetches
     assert call.args[0].filter is None
     assert outer.filter is None
     assert inner.filter is not None
+
+
+def test_hits_that_the_graph_lost_its_way_to_come_from_an_exact_pass(tmp_path: Path) -> None:
+    *_, query, count, again = requests(tmp_path, "2:20 4:int8:9", F("n") >= 3, there=3)
+    assert [query.method, count.method, again.method] == ["query", "count", "query"]
+    walks = [call.args[0].prefetches[0].prefetches[0].params for call in (query, again)]
+    assert [walk.exact for walk in walks] == [False, True]
+    assert walks[0].acorn is not None
+    *_, last = requests(tmp_path, "exact", F("n") >= 3, there=3)
+    assert last.method == "query"
 
 
 def test_an_exact_search_is_filtered_where_it_scans(tmp_path: Path) -> None:
@@ -65,9 +79,9 @@ def test_an_exact_search_is_filtered_where_it_scans(tmp_path: Path) -> None:
 
 def test_only_what_cannot_be_said_is_asked_of_the_predicate(tmp_path: Path) -> None:
     said = [call.method for call in requests(tmp_path, "2:20", F("s") == "a")]
-    assert said == ["drifts", "query"]
+    assert said == ["drifts", "query", "count"]
     asked = [call.method for call in requests(tmp_path, "2:20", F("s") < "b")]
-    assert asked == ["drifts", "scroll", "query"]
+    assert asked == ["drifts", "scroll", "query", "count"]
 
 
 def test_the_graph_is_on_the_first_field_only() -> None:

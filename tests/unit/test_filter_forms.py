@@ -187,6 +187,9 @@ DIFFERENCES: list[tuple[Any, MetadataFilters, Any, bool]] = [
     (True, llama(FilterOperator.EQ, 1), True, False),
     ("2024-05-01T12:00:00Z", llama(FilterOperator.IS_EMPTY, None), False, False),
     ([""], llama(FilterOperator.IS_EMPTY, None), False, True),
+    (None, llama(FilterOperator.EQ, None), False, True),
+    (None, llama(FilterOperator.NE, None), True, False),
+    (3, MetadataFilters(filters=[], condition=FilterCondition.OR), True, False),
     ("ΟΔΟΣ", llama(FilterOperator.TEXT_MATCH_INSENSITIVE, "οδος"), True, False),
 ]
 
@@ -206,9 +209,34 @@ def test_a_difference_is_as_it_is_argued(
     assert where.matches(Record("id", "", {"k": held})) is ours
 
 
+def test_a_key_with_dots_is_a_path_here() -> None:
+    (each,) = llama(FilterOperator.EQ, 1).filters
+    cases: list[tuple[str, dict[str, Any], bool, bool]] = [
+        ("a.b", {"a.b": 1}, True, False),
+        ("a.b", {"a": {"b": 1}}, False, True),
+        ('"a.b"', {"a.b": 1}, False, True),
+    ]
+    for key, metadata, theirs, ours in cases:
+        filters = MetadataFilters(filters=[each.model_copy(update={"key": key})])
+        assert build_metadata_filter_fn(lambda _: metadata, filters)("id") is theirs  # noqa: B023
+        where = as_filter(filters)
+        assert where is not None
+        assert where.matches(Record("id", "", metadata)) is ours
+
+
+@pytest.mark.parametrize(("operator", "theirs"), [("in", False), ("nin", True)])
+def test_an_empty_list_is_an_error_here(operator: str, theirs: bool) -> None:
+    filters = llama(FilterOperator(operator), [])
+    assert build_metadata_filter_fn(lambda _: {"k": 1}, filters)("id") is theirs
+    with pytest.raises(FilterError, match=r"key 'k': .*needs at least one value"):
+        as_filter(filters)
+
+
 def test_llama_index_filters_nest_here() -> None:
     a, b = (MetadataFilter(key=key, value=1) for key in "ab")
     inner = MetadataFilters(filters=[a, b], condition=FilterCondition.OR)
+    with pytest.raises(ValueError, match="Nested MetadataFilters are not supported"):
+        build_metadata_filter_fn(lambda _: {}, MetadataFilters(filters=[inner]))("id")
     outer = MetadataFilters(filters=[inner, a], condition=FilterCondition.NOT)
     assert as_filter(outer) == Not((F("a") == 1) | (F("b") == 1)) & ~(F("a") == 1)
     assert as_filter(MetadataFilters(filters=[])) == And(())

@@ -220,14 +220,17 @@ def use_a_chain() -> Any:
         (lambda: Not("a"), "expected a filter"),  # type: ignore[arg-type]
         (lambda: F("a").between(1, "b"), "key 'a': nothing is between 1 and 'b'"),
         (lambda: F("a").between(None, 1), "key 'a': None has no order"),
-        (lambda: F("a").contains_any("ab"), "key 'a': in_ takes a list of values"),
-        (lambda: F("a").contains_all([]), "key 'a': in_ needs at least one value"),
+        (lambda: F("a").contains_any("ab"), "key 'a': contains_any takes a list of values"),
+        (lambda: F("a").contains_all([]), "key 'a': contains_all needs at least one value"),
         (lambda: F.id_in([]), "id_in needs at least one"),
         (lambda: F.id_in("ab"), "id_in takes a list"),
         (lambda: F.id_in([""]), "id_in: an id is not empty"),
         (lambda: F("a").matches("..!"), "key 'a': there is no word"),
         (lambda: F("a").matches(3), "key 'a': text is a string"),  # type: ignore[arg-type]
-        (lambda: F("a").like("a\\"), "ends with a backslash"),
+        (lambda: F("a").like("a\\"), "key 'a': pattern 'a.*' ends with a backslash"),
+        (lambda: F("a").like("%a" * 3_000), "key 'a': .*at most 4,000 characters, got 5,998"),
+        (lambda: F("a").contains_text("%" * 4_001), "key 'a': .*at most 4,000 characters"),
+        (lambda: F("a").matches("a " * 2_001), "key 'a': .*at most 4,000 characters"),
         (lambda: F("a").like(None), "key 'a': text is a string"),  # type: ignore[arg-type]
         (lambda: F("a..b"), "a key is"),
         (lambda: F(".a"), "a key is"),

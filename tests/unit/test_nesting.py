@@ -113,6 +113,10 @@ def test_any_kind_of_number_will_do(dtype: str) -> None:
         ([[1, 2, 3], None], "row 1: a vector is a flat sequence of numbers"),
         ([[1, 2, 3], [True, False, True]], "row 1: a vector is a flat sequence"),
         ([[1, 2, 3], [1, [2], 3]], "row 1: a vector is a flat sequence"),
+        ([[1, 2, 3], [1.0, [2], 3]], "row 1: a vector is a flat sequence"),
+        ([[1, 2, 3], [1.0, "2", 3]], "row 1: a vector is a flat sequence"),
+        ([[1, 2, 3], [1.0, 10**400, 3]], "row 1: a vector is a flat sequence"),
+        ([[1, 2, 3], [1.0, float("nan"), 3]], "row 1: vector has NaN or infinite"),
     ],
 )
 def test_rows_that_cannot_be_right_are_named(rows: Any, words: str) -> None:

@@ -30,7 +30,17 @@ LAYERS = [
     {"adapting"},
     {"langchain", "llama_index"},
     {"plots"},
-    {"cli", "cli_tuning", "tuning_plots", "conditions", "console", "demo", "ingest", "passages", "stdlib_docs"},
+    {
+        "cli",
+        "cli_tuning",
+        "tuning_plots",
+        "conditions",
+        "console",
+        "demo",
+        "ingest",
+        "passages",
+        "stdlib_docs",
+    },
 ]
 
 #: Third-party packages that `import nestvec` may load.
@@ -150,16 +160,23 @@ def test_memory_needs_no_engine() -> None:
     assert "qdrant_edge" in loaded("import nestvec.backends.edge")
 
 
-def test_the_adapter_says_which_extra_it_needs() -> None:
+@pytest.mark.parametrize(
+    ("blocked", "module", "package", "extra"),
+    [
+        ("langchain_core", "langchain", "langchain-core", "langchain"),
+        ("llama_index", "llama_index", "llama-index-core", "llama-index"),
+    ],
+)
+def test_an_adapter_says_which_extra_it_needs(
+    blocked: str, module: str, package: str, extra: str
+) -> None:
     script = (
-        "import sys; sys.modules['langchain_core'] = None\n"
+        f"import sys; sys.modules[{blocked!r}] = None\n"
         "import nestvec\n"
-        "try:\n    import nestvec.langchain\n"
+        f"try:\n    import nestvec.{module}\n"
         "except nestvec.MissingExtra as error:\n    print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout == (
-        "langchain-core is not installed; run: pip install 'nestvec[langchain]'\n"
-    )
+    assert done.stdout == (f"{package} is not installed; run: pip install 'nestvec[{extra}]'\n")

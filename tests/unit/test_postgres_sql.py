@@ -15,6 +15,7 @@ from nestvec.backends.base import Head
 from nestvec.backends.postgres import PostgresBackend, PostgresOptions
 from nestvec.backends.postgres_driver import Apart, Copy, Query, Statement, Target
 from nestvec.backends.postgres_filters import condition
+from nestvec.backends.postgres_sql import Pgvector
 from nestvec.backends.postgres_wire import dumps, escape, loads, unescape
 from nestvec.funnel import plan
 from nestvec.nesting import nest
@@ -23,11 +24,15 @@ from nestvec.records import Batch
 URL = "postgresql://ann:s3cret@db.example:5433/papers"
 
 
+def pgvector(version: str = "0.8.0") -> Pgvector:
+    return Pgvector("public", version, {"vector": 70_000, "halfvec": 70_001})
+
+
 def backend(
     dims: tuple[Any, ...] = (2, 4), dim: int = 8, version: str = "0.8.0", **options: Any
 ) -> PostgresBackend:
     made = PostgresBackend(URL, "docs", PostgresOptions(**options))
-    made._take(Head(Nesting.of(dims, dim)), "public", version)
+    made._take(Head(Nesting.of(dims, dim)), pgvector(version))
     return made
 
 
@@ -108,14 +113,47 @@ def test_an_exact_search_uses_no_index() -> None:
     assert "WITH" not in text(request.statements[1])
 
 
+BY_GRAPH = [{"Plan": {"Plans": [{"Index Name": "docs_d2_ann", "Order By": "d2 <#> $1"}]}}]
+BY_KEY = [{"Plan": {"Plans": [{"Index Name": "docs_metadata_gin"}]}}]
+
+
 def test_whom_an_index_leaves_short_gets_a_scan() -> None:
-    flow, request = asked(backend(), "2:50", F("a") == 1)
+    flow, request = asked(backend(), "2:50")
     again = flow.send([[()], [ROW]])
-    assert chosen(again) == FILTERED_SCAN
+    assert chosen(again) == SCAN
     assert again.statements[1] is request.statements[1]
     with pytest.raises(StopIteration) as stop:
         flow.send([[()], [ROW, ROW]])
     assert len(stop.value.value) == 2
+
+
+@pytest.mark.parametrize("found", [[(*ROW, 49)] * 3, [(*ROW, 2)] * 2, []])
+def test_candidates_that_the_graph_leaves_out_come_from_an_exact_pass(found: list[Any]) -> None:
+    flow, request = asked(backend(), "2:50", F("a") == 1)
+    told = flow.send([[()], found])
+    assert text(told.statements[1]) == f"EXPLAIN (FORMAT JSON) {text(request.statements[1])}"
+    assert chosen(told) == chosen(request)
+    again = flow.send([[()], [(BY_GRAPH,)]])
+    assert chosen(again) == FILTERED_SCAN
+    assert again.statements[1] is request.statements[1]
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(*ROW, 50)] * 3])
+    assert len(stop.value.value) == 3
+
+
+def test_few_candidates_that_no_graph_chose_are_all_there_are() -> None:
+    flow, _ = asked(backend(), "2:50", F("a") == 1)
+    flow.send([[()], [(*ROW, 2)] * 2])
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(BY_KEY,)]])
+    assert len(stop.value.value) == 2
+
+
+def test_enough_candidates_are_not_looked_into() -> None:
+    flow, _ = asked(backend(), "2:50", F("a") == 1)
+    with pytest.raises(StopIteration) as stop:
+        flow.send([[()], [(*ROW, 50)] * 3])
+    assert len(stop.value.value) == 3
 
 
 def test_the_filter_is_in_the_first_stage_only() -> None:
@@ -171,12 +209,11 @@ def test_new_ids_are_copied_straight_until_one_is_there_already() -> None:
     flow = of.upsert(batch())
     straight = next(flow)
     assert isinstance(straight, Copy)
-    assert straight.after == ()
-    beside = flow.throw(refused("23505"))
-    assert "ON CONFLICT" in text(beside.after[0])
+    merging = flow.throw(refused("23505"))
+    assert "ON CONFLICT" in text(merging.statements[0])
     with pytest.raises(StopIteration):
-        flow.send(None)
-    assert "ON CONFLICT" in text(next(of.upsert(batch())).after[0])
+        flow.send([1])
+    assert "ON CONFLICT" in text(next(of.upsert(batch())).statements[0])
 
 
 def test_another_refusal_of_a_copy_is_not_taken_for_a_known_id() -> None:
@@ -264,7 +301,7 @@ def test_index_names_fit_and_differ() -> None:
     names = set()
     for collection in ("docs", "x" * 63, "x" * 62 + "y", "ü" * 31):
         made = PostgresBackend(URL, collection, PostgresOptions())
-        made._take(Head(Nesting.of((2, 4), 8)), "public", "0.8.0")
+        made._take(Head(Nesting.of((2, 4), 8)), pgvector())
         names |= {made._table.index_name(field) for field in made._table.columns()}
     assert len(names) == 12
     assert all(len(name.encode()) <= 63 for name in names)

@@ -22,7 +22,7 @@ from nestvec import And, BackendError, ConfigError, F, Filter, Nesting, Not, Or,
 from nestvec.backends import qdrant_wire as wire
 from nestvec.backends.base import Head
 from nestvec.backends.point_filters import Dialect, bounds
-from nestvec.backends.points import payload, point_id
+from nestvec.backends.points import payload, point_id, vector_name
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
 from nestvec.funnel import plan
@@ -42,7 +42,7 @@ FILTERS: list[Filter] = [
 
 def backend(**options: Any) -> QdrantBackend:
     made = QdrantBackend("http://localhost:6333", "docs", QdrantOptions(**options))
-    made._names = ["full", "d4_int8", "d2"]
+    made._datatypes = dict.fromkeys(["full", "d4_int8", "d2"], "float32")
     return made
 
 
@@ -67,9 +67,22 @@ def asked(flow: Any, answers: Answers) -> list[Request]:
         return sent
 
 
-def search(where: Filter | None = None, funnel: str = "2:20 4:int8:9") -> list[Request]:
+POINT = models.ScoredPoint(
+    id=1, version=0, score=0.5, payload={"id": "a", "text": "", "metadata": {}}
+)
+
+
+def search(
+    where: Filter | None = None, funnel: str = "2:20 4:int8:9", found: int = 3, there: int = 9
+) -> list[Request]:
+    """Return the requests of a search that finds some of what is there."""
     flow = backend().search(QUERIES, plan(funnel, NESTING, 3, 2), where)
-    return asked(flow, {"query_points": models.QueryResponse(points=[]), "scroll": ([], None)})
+    answers: Answers = {
+        "query_points": models.QueryResponse(points=[POINT] * found),
+        "count": models.CountResult(count=there),
+        "scroll": ([], None),
+    }
+    return asked(flow, answers)
 
 
 # Searching
@@ -97,6 +110,31 @@ def test_a_query_is_one_request_of_nested_lists() -> None:
     assert "with_vectors" not in said
 
 
+def test_a_filter_may_walk_the_graph_past_what_does_not_match() -> None:
+    for where, past in [(F("n") >= 3, 1.0), (F.id_in(["a"]), 0.5)]:
+        (request,) = search(where, "2:20")
+        (stage,) = request.arguments["prefetch"]
+        assert stage.params.acorn.enable is True
+        assert stage.params.acorn.max_selectivity == past
+        assert stage.params.exact is False
+    (stage,) = search(None, "2:20")[0].arguments["prefetch"]
+    assert stage.params.acorn is None
+
+
+def test_hits_that_the_graph_lost_its_way_to_come_from_an_exact_pass() -> None:
+    first, counted, again = search(F("n") >= 3, "2:20", found=2, there=5)
+    assert counted.method == "count"
+    assert counted.arguments["count_filter"] == first.arguments["prefetch"][0].filter
+    (stage,) = again.arguments["prefetch"]
+    assert stage.params.exact is True
+    # Two of four follow an offset of two, and nothing was filtered or left to a graph below.
+    assert [request.method for request in search(F("n") >= 3, "2:20", found=2, there=4)] == [
+        "query_points", "count",
+    ]  # fmt: skip
+    for where, funnel in [(None, "2:20"), (F("n") >= 3, "exact")]:
+        assert len(search(where, funnel, found=2)) == 1
+
+
 def test_an_exact_search_is_filtered_where_it_scans() -> None:
     (request,) = search(F("n") >= 3, "exact")
     assert request.arguments["prefetch"] is None
@@ -113,7 +151,8 @@ def test_candidates_bring_no_payload() -> None:
 def test_many_queries_are_one_request() -> None:
     many = [QUERIES] * 4
     flow = backend(shard_key="eu").search_many(many, plan("2:20", NESTING, 3), F("a") == 1)
-    (request,) = asked(flow, {"query_batch_points": []})
+    found = [models.QueryResponse(points=[POINT] * 3)] * 4
+    (request,) = asked(flow, {"query_batch_points": found})
     assert len(request.arguments["requests"]) == 4
     assert {each.shard_key for each in request.arguments["requests"]} == {"eu"}
 
@@ -139,8 +178,9 @@ def test_a_filter_is_a_model_of_the_api_over_rest_and_grpc(where: Filter, drift:
 def test_a_query_is_a_model_of_the_api_over_rest_and_grpc(funnel: str) -> None:
     condition = wire.filter_of({"must": [{"key": "metadata.a", "match": {"value": 1}}]})
     made = wire.query(
-        QUERIES, plan(funnel, NESTING, 3), condition, backend()._layout.name_of, using="full"
-    )
+        QUERIES, plan(funnel, NESTING, 3), condition, backend()._layout.name_of, acorn=0.5,
+        using="full",
+    )  # fmt: skip
     written = made.model_dump_json(exclude_unset=True, exclude_none=True)
     read = models.QueryRequest.model_validate_json(written)
     assert json.loads(read.model_dump_json(exclude_unset=True, exclude_none=True)) == json.loads(
@@ -179,10 +219,35 @@ def test_long_vectors_are_written_in_small_parts() -> None:
     rows = nest(np.ones((600, 4096)), nesting)
     many = Batch([f"{i}" for i in range(600)], [""] * 600, [{}] * 600, rows)
     made = backend(parallel=2)
-    made._names = ["full", "d64"]
+    made._datatypes = dict.fromkeys(["full", "d64"], "float32")
     sizes = [len(request.arguments["points"].ids) for request in asked(made.upsert(many), {})]
     assert sum(sizes) == 600
     assert max(sizes) * (4096 + 64) * 12 < 4_000_000  # bytes of JSON; a server takes 32 MiB
+
+
+def test_long_texts_are_written_in_small_parts() -> None:
+    texts = ["x" * size for size in (10, 2_900_000, 10, 200_000, 5_000_000, 10, 10)]
+    ids = [f"{n}" for n in range(len(texts))]
+    many = Batch(ids, texts, [{}] * len(texts), nest(np.ones((len(texts), 8)), NESTING))
+    sent = asked(backend(parallel=1).upsert(many), {})
+    parts = [
+        [len(payload["text"]) for payload in request.arguments["points"].payloads]
+        for request in sent
+    ]
+    assert parts == [[10, 2_900_000, 10], [200_000], [5_000_000], [10, 10]]
+
+
+def test_many_queries_are_several_requests_where_one_would_be_too_large() -> None:
+    nesting = Nesting.of((64,), 4096)
+    queries = {name: rows[0] for name, rows in nest(np.ones((1, 4096)), nesting).items()}
+    answer = {
+        "query_batch_points": lambda request: [
+            models.QueryResponse(points=[]) for _ in request.arguments["requests"]
+        ]
+    }
+    flow = backend().search_many([queries] * 150, plan("64:20", nesting, 3), None)
+    sizes = [len(request.arguments["requests"]) for request in asked(flow, answer)]
+    assert sizes == [60, 60, 30]
 
 
 def test_floats_that_the_engine_may_change_are_noted_before_they_are_written() -> None:
@@ -237,6 +302,24 @@ def test_the_graph_is_on_the_first_field_only_and_the_others_are_on_disk() -> No
     assert plain["vectors_config"]["d2"].on_disk is False
 
 
+def test_bytes_are_compared_by_distance() -> None:
+    arguments, _ = created(("4:uint8", "full:uint8"))
+    vectors = arguments["vectors_config"]
+    assert {name: (v.size, v.datatype, v.distance) for name, v in vectors.items()} == {
+        "d4_uint8": (4, models.Datatype.UINT8, models.Distance.EUCLID),
+        "full_uint8": (8, models.Datatype.UINT8, models.Distance.EUCLID),
+        "full": (8, models.Datatype.FLOAT32, models.Distance.COSINE),
+    }
+    assert vectors["d4_uint8"].on_disk is False
+    nesting = Nesting.of(("4:uint8",), 8)
+    queries = {name: rows[0] for name, rows in nest([[1, -1, 0, 0] * 2], nesting).items()}
+    made: Any = wire.query(
+        queries, plan("4:uint8:9", nesting, 3), None, vector_name, acorn=None, using="full"
+    )
+    (prefetch,) = made.prefetch
+    assert prefetch.query.nearest == [218, 38, 128, 128]
+
+
 def test_the_full_vector_is_quantised_in_place() -> None:
     arguments, _ = created(("full:turbo",))
     (name,) = arguments["vectors_config"]
@@ -267,6 +350,20 @@ def test_a_cluster_is_an_option() -> None:
     assert made.arguments["shard_key"] == "eu"
 
 
+def test_a_shard_key_that_another_made_meanwhile_is_taken() -> None:
+    def cluster(*keys: str) -> models.CollectionClusterInfo:
+        shards = [models.LocalShardInfo.model_construct(shard_key=key) for key in keys]
+        return models.CollectionClusterInfo.model_construct(local_shards=shards, remote_shards=[])
+
+    for keys, there in ((("eu",), True), ((), False)):
+        flow = backend(shard_key="eu").ready(Head(NESTING))
+        assert next(flow).method == "collection_cluster_info"
+        assert flow.send(cluster()).method == "create_shard_key"
+        assert flow.throw(BackendError("already exists")).method == "collection_cluster_info"
+        with pytest.raises(StopIteration if there else BackendError):
+            flow.send(cluster(*keys))
+
+
 def test_tenants_have_graphs_of_their_own() -> None:
     arguments, sent = created((2,), tenant_key="team", payload_indexes={"a.b c": "float"})
     graph = arguments["vectors_config"]["d2"].hnsw_config
@@ -289,6 +386,7 @@ def test_tenants_have_graphs_of_their_own() -> None:
         ({"sharding_method": "random"}, "auto or custom"),
         ({"sharding_method": "auto", "shard_key": "a"}, "sharding_method='custom'"),
         ({"read_consistency": "most"}, "majority, quorum, all"),
+        ({"write_ordering": "best"}, "weak, medium, strong"),
         ({"retries": -1}, "retries is a whole number from 0"),
         ({"parallel": 0}, "parallel is a whole number from 1"),
         ({"timeout": 0}, "timeout is in seconds"),
@@ -318,6 +416,44 @@ def test_reads_agree_where_that_is_asked_for() -> None:
     flow = made.search(QUERIES, plan("2:20", NESTING, 3), None)
     (request,) = asked(flow, {"query_points": models.QueryResponse(points=[])})
     assert request.arguments["consistency"] == "majority"
+
+
+def test_writes_are_ordered_where_that_is_asked_for() -> None:
+    (request,) = asked(backend(write_ordering="strong").upsert(batch(1)), {})
+    assert request.arguments["ordering"] == models.WriteOrdering.STRONG
+
+
+def test_what_others_may_have_changed_is_learnt_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("nestvec.backends.qdrant.time.monotonic", lambda: now[0])
+    made = backend()
+    config = models.CollectionConfig.model_construct(metadata={"nestvec": {"drift": True}})
+    index = models.PayloadIndexInfo(data_type=models.PayloadSchemaType.UUID, points=1)
+    told = models.CollectionInfo.model_construct(
+        config=config, payload_schema={"metadata.a": index}
+    )
+    answers: Answers = {
+        "get_collection": told,
+        "count": models.CountResult(count=0),
+        "scroll": ([], None),
+    }
+    methods = [[r.method for r in asked(made.count(F("a") == "x"), answers)]]
+    now[0] += 11
+    methods += [[r.method for r in asked(made.count(F("a") == "x"), answers)] for _ in range(2)]
+    # An index of UUIDs has no case, so the predicate decides.
+    assert methods == [["count"], ["get_collection", "scroll", "count"], ["scroll", "count"]]
+    assert made._drift
+
+
+def test_a_number_that_a_server_may_parse_to_its_neighbour_is_left_to_the_predicate() -> None:
+    where = F("x") >= 0.1 + 0.2
+    parsed = bounds(where, Dialect(point_id, parsed=True))
+    ends = [condition["range"] for condition in parsed]
+    assert ends == [{"gt": 0.30000000000000016}, {"gte": 0.29999999999999993}]
+    for plain in (Dialect(point_id), backend(prefer_grpc=True)._dialect):
+        assert bounds(where, plain).exact
+    assert bounds(F("x") >= 0.3, backend()._dialect).exact
+    assert not bounds(where, backend()._dialect).exact
 
 
 # Trying again

@@ -7,16 +7,18 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from ..errors import CollectionDamaged, NestingError
-from ..filters import Filter
+from ..filter_nodes import Keyed
+from ..filters import Between, Eq, Filter, Ge, Gt, In, Le, Lt, NotIn
 from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 
-__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored"]
+__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored", "index_kind"]
 
 #: The version of what a collection records of itself.
 FORMAT = 1
@@ -124,6 +126,21 @@ def drawn_by(id: str, seed: int) -> str:
     return hashlib.md5(f"{id} {seed}".encode(), usedforsecurity=False).hexdigest()
 
 
+def index_kind(condition: Keyed) -> str | None:
+    """Return the kind of index that holds what a condition looks for, None where none does."""
+    if isinstance(condition, NotIn) or not isinstance(condition, (Eq, In, Lt, Le, Gt, Ge, Between)):
+        return None
+    if isinstance(condition, Between):
+        values = (condition.low, condition.high)
+    else:
+        values = condition.values if isinstance(condition, In) else (condition.value,)
+    kinds = {_KIND_OF.get(type(value)) for value in values}
+    return "float" if kinds == {"int", "float"} else kinds.pop() if len(kinds) == 1 else None
+
+
+_KIND_OF = {bool: "bool", int: "int", float: "float", str: "str", datetime: "datetime"}
+
+
 class Backend(ABC):
     """One collection in one engine: every operation as a flow, and a driver to perform it.
 
@@ -134,9 +151,13 @@ class Backend(ABC):
     precisions: ClassVar[Sequence[str]]
     #: Precisions in which the full vector itself can be kept.
     full_precisions: ClassVar[Sequence[str]] = ("float32", "float16")
+    #: Whether indexes of metadata are made here, and not only kept in mind.
+    indexes_metadata: bool = True
 
     url: str
     collection: str
+    #: The dataclass of the engine's options, as `connect` made it; secrets are not in its repr.
+    options: Any
 
     def check(self, nesting: Nesting) -> None:
         """Refuse what this engine cannot keep. Raises NestingError that lists what it can."""
@@ -267,6 +288,10 @@ class Backend(ABC):
     @abstractmethod
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         """Return the keys that are indexed, each with its kind; `*` for all of them by `==`."""
+
+    def index_for(self, condition: Keyed) -> str | None:
+        """Return the kind of index that would serve a condition on a key, None where none can."""
+        return index_kind(condition)
 
     @abstractmethod
     def filtering(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition as Signal
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import qdrant_edge as qe
@@ -35,6 +35,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Knobs, Plan
@@ -45,18 +46,22 @@ from .point_filters import (
     INDEXES,
     Condition,
     Dialect,
+    acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
+    lacks_hits,
 )
 from .points import (
     Vector,
     as_stored,
     beam,
     check_in_place,
+    coded,
     entries,
     hit,
     in_field,
@@ -106,7 +111,7 @@ class EdgeOptions:
 class EdgeBackend(Backend):
     """A collection in a directory of its own, which one process at a time may open."""
 
-    precisions = ("float32", "float16", "int8", "turbo", "binary")
+    precisions = ("float32", "float16", "int8", "uint8", "turbo", "binary")
 
     def __init__(self, url: str, collection: str, options: EdgeOptions) -> None:
         rest = url.removeprefix("edge:")
@@ -153,12 +158,14 @@ class EdgeBackend(Backend):
         self._learn(head)
 
     def add_vector(self, head: Head, field: Field) -> Flow[None]:
-        if not field.full:  # what quantises full is no vector of its own
-            yield Call("add_vector", (field,))
+        name = vector_name(field)
+        if name != "full":  # what quantises it is no vector of its own
+            (made,) = (vector for vector in vectors(head.written) if vector.name == name)
+            yield Call("add_vector", (made,))
         self._learn(head)
 
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
-        if field.full:
+        if vector_name(field) == "full":
             return 0, None
         filled: tuple[int, Any] = yield Call("fill", (field, self._per_record // 4, after))
         return filled
@@ -168,7 +175,7 @@ class EdgeBackend(Backend):
         yield from self._optimize()
 
     def drop_vector(self, head: Head, field: Field) -> Flow[None]:
-        if not field.full:
+        if vector_name(field) != "full":
             yield Call("update", (qe.UpdateOperation.delete_vector_name(vector_name(field)),))
         yield Call("reshape", (config(head.nesting, self._options, head.added),))
         yield from self._optimize()
@@ -193,7 +200,7 @@ class EdgeBackend(Backend):
         # What quantises the full vector has no numbers of its own.
         names = [vector.name for vector in self._vectors]
         # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        matrices = (batch.vectors[name] for name in names)
+        matrices = (coded(batch.vectors[each.name], each.datatype) for each in self._vectors)
         rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
         points = [
             qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
@@ -222,26 +229,47 @@ class EdgeBackend(Backend):
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
-        request = query(queries, plan, (yield from self._condition(where)))
-        points = yield Call("query", (request,))
+        filtered = yield from self._filtered(where)
+        points = yield Call("query", (query(queries, plan, filtered),))
+        points = yield from self._completed(points, queries, plan, filtered)
         return [hit(point.payload, point.score) for point in points]
 
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
-        condition = yield from self._condition(where)
-        requests = [query(queries, plan, condition) for queries in many]
+        filtered = yield from self._filtered(where)
+        requests = [query(queries, plan, filtered) for queries in many]
         found = yield Call("query_batch", (qe.QueryBatchRequest(requests),))
-        return [[hit(point.payload, point.score) for point in points] for points in found]
+        hits = []
+        for queries, some in zip(many, found, strict=True):
+            points = yield from self._completed(some, queries, plan, filtered)
+            hits.append([hit(point.payload, point.score) for point in points])
+        return hits
+
+    def _completed(
+        self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
+    ) -> Flow[list[Any]]:
+        """Return all hits there are, from an exact pass where the graph lost its way to some."""
+
+        def count() -> Flow[int]:
+            counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
+            return counted
+
+        if filtered.condition is None or not (yield from lacks_hits(plan, len(points), count)):
+            return points
+        again: list[Any] = yield Call("query", (query(queries, plan, filtered, exact=True),))
+        return again
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
-        condition = yield from self._condition(where)
+        filtered = yield from self._filtered(where)
         if not plan.stages:
-            counted: int = yield Call("count", (qe.CountRequest(True, condition),))
+            counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
             return counted
-        last = nested(plan.stages, condition, _prefetch(queries, plan.knobs))
+        last = nested(
+            plan.stages, filtered.condition, _prefetch(queries, plan.knobs, filtered.acorn)
+        )
         assert last is not None
         request = qe.QueryRequest(
             limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
@@ -278,6 +306,9 @@ class EdgeBackend(Backend):
         schema = getattr(qe.PayloadSchemaType, INDEXES[kind].capitalize())
         yield Call("update", (qe.UpdateOperation.create_field_index(written, schema),))
         self._indexes = {**self._indexes, written: INDEXES[kind]}
+
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
 
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes)
@@ -330,8 +361,7 @@ class EdgeBackend(Backend):
         return [as_stored(point) for point in points], after
 
     def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
-        names = [vector.name for vector in self._vectors]
-        yield Call("rewrite", (mended, names))
+        yield Call("rewrite", (mended, self._vectors))
 
     def drop(self) -> Flow[None]:
         yield Call("drop")
@@ -354,10 +384,15 @@ class EdgeBackend(Backend):
 
     def _condition(self, where: Filter | None) -> Flow[qe.Filter | None]:
         """Return the engine's filter, with the ids of what only the predicate can decide."""
+        return (yield from self._filtered(where)).condition
+
+    def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
-            return None
+            return _Filtered(None, None)
         around = bounds(where, (yield from self._dialect()))
-        return _filter((yield from decided(where, around, self._read)))
+        condition = yield from decided(where, around, self._read)
+        acorn = qe.AcornSearchParams(True, acorn_below(condition, self._indexes))
+        return _Filtered(_filter(condition), acorn)
 
     def _dialect(self) -> Flow[Dialect]:
         drift = yield Call("drifts")
@@ -366,6 +401,13 @@ class EdgeBackend(Backend):
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         points, after = yield from self._scroll(_filter(condition), after, _PAGE, vectors=False)
         return [(point.id, record(point.payload)) for point in points], after
+
+
+class _Filtered(NamedTuple):
+    """A query's filter, and how the graph is walked with it."""
+
+    condition: qe.Filter | None
+    acorn: qe.AcornSearchParams | None
 
 
 def _exact_below(first: Field | None) -> int:
@@ -388,19 +430,24 @@ def _full(vectors: bool) -> bool | list[str]:
 
 
 def query(
-    queries: Mapping[str, Matrix], plan: Plan, condition: qe.Filter | None
+    queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, *, exact: bool = False
 ) -> qe.QueryRequest:
-    """Return the one request that runs a plan: prefetches nested from full inwards."""
+    """Return the one request that runs a plan: prefetches nested from full inwards.
+
+    `exact` is for stages without the graph.
+    """
+    condition, knobs = filtered.condition, plan.knobs
     if (times := in_field(plan)) is not None:
+        limit = plan.stages[0][1]
         return qe.QueryRequest(
             limit=plan.k,
             offset=plan.offset,
             query=_nearest(queries["full"], "full"),
             filter=condition,
-            params=_params(plan.stages[0][1], plan.knobs, times),
+            params=_params(limit, knobs, times, acorn=filtered.acorn, exact=exact),
             with_payload=True,
         )
-    last = nested(plan.stages, condition, _prefetch(queries, plan.knobs))
+    last = nested(plan.stages, condition, _prefetch(queries, knobs, filtered.acorn, exact=exact))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
@@ -416,20 +463,35 @@ def query(
 _EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
 
 
-def _params(limit: int, knobs: Knobs, times: float | None) -> qe.SearchParams:
+def _params(
+    limit: int,
+    knobs: Knobs,
+    times: float | None,
+    *,
+    acorn: qe.AcornSearchParams | None,
+    exact: bool,
+) -> qe.SearchParams:
     rescored = qe.QuantizationSearchParams(rescore=times is not None, oversampling=times)
-    return qe.SearchParams(hnsw_ef=beam(limit, knobs), quantization=rescored)
+    return qe.SearchParams(
+        hnsw_ef=beam(limit, knobs), exact=exact, quantization=rescored, acorn=acorn
+    )
 
 
-def _prefetch(queries: Mapping[str, Matrix], knobs: Knobs) -> Callable[..., qe.Prefetch]:
+def _prefetch(
+    queries: Mapping[str, Matrix],
+    knobs: Knobs,
+    acorn: qe.AcornSearchParams | None,
+    *,
+    exact: bool = False,
+) -> Callable[..., qe.Prefetch]:
     def make(field: Field, limit: int, inner: qe.Prefetch | None, condition: Any) -> qe.Prefetch:
         times = oversampled(field, knobs) if inner is None else None
         return qe.Prefetch(
             limit=limit,
-            query=_nearest(queries[field.name], vector_name(field)),
+            query=_nearest(coded(queries[field.name], field.precision), vector_name(field)),
             prefetches=None if inner is None else [inner],
             filter=condition,
-            params=_params(limit, knobs, times),
+            params=_params(limit, knobs, times, acorn=acorn, exact=exact),
         )
 
     return make
@@ -446,13 +508,16 @@ def config(nesting: Nesting, options: EdgeOptions, graphs: Sequence[str] = ()) -
     return qe.EdgeConfig(vectors=made)
 
 
+def _metric(vector: Vector) -> qe.Distance:
+    return qe.Distance.Euclid if vector.datatype == "uint8" else qe.Distance.Cosine
+
+
 def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
-    kind = qe.VectorStorageDatatype
     searched_as_it_is = vector.first and not vector.quantised
     return qe.EdgeVectorParams(
         size=vector.size,
-        distance=qe.Distance.Cosine,
-        datatype=kind.Float16 if vector.half else kind.Float32,
+        distance=_metric(vector),
+        datatype=getattr(qe.VectorStorageDatatype, vector.datatype.capitalize()),
         memory=qe.Memory.Cached if searched_as_it_is else qe.Memory.Cold,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=qe.HnswIndexConfig(
@@ -638,18 +703,16 @@ class _Driver:
         self.drift = (self.path / "drift").exists()
         return head
 
-    def add_vector(self, field: Field) -> None:
+    def add_vector(self, vector: Vector) -> None:
         """Add a named vector that no point has yet; nothing where it is there."""
         kept = json.loads((self.path / "shard" / "edge_config.json").read_text())
-        if vector_name(field) in kept["vectors"]:
-            return
-        kind = qe.VectorStorageDatatype
-        half = field.precision != "float32"
-        made = qe.UpdateOperation.create_dense_vector(
-            vector_name(field), field.length, qe.Distance.Cosine, None,
-            kind.Float16 if half else kind.Float32,
-        )  # fmt: skip
-        self.update(made)
+        if vector.name not in kept["vectors"]:
+            datatype = getattr(qe.VectorStorageDatatype, vector.datatype.capitalize())
+            self.update(
+                qe.UpdateOperation.create_dense_vector(
+                    vector.name, vector.size, _metric(vector), None, datatype
+                )
+            )
 
     def fill(self, field: Field, dim: int, after: Any) -> tuple[int, Any]:
         """Make a vector for some points that lack it; nothing else is written meanwhile."""
@@ -666,7 +729,7 @@ class _Driver:
             if points:
                 full = [_vector(point) for point in points]
                 names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
-                rows = made_of(full, field, dim, names)
+                rows = coded(made_of(full, field, dim, names), field.precision)
                 made: list[Any] = [memoryview(row) for row in rows]
                 changed = [
                     qe.PointVectors(point.id, {name: row})
@@ -676,7 +739,7 @@ class _Driver:
         return len(points), after
 
     def rewrite(
-        self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]], names: Sequence[str]
+        self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]], kept: Sequence[Vector]
     ) -> None:
         """Give points other vectors, but for those that were replaced since they were read."""
         with self.writing:
@@ -689,7 +752,10 @@ class _Driver:
                     there[stored.key], stored.vectors.get("full")
                 )
                 if same:
-                    rows: Any = {name: vectors[name].tolist() for name in names}
+                    rows: Any = {
+                        each.name: coded(vectors[each.name], each.datatype).tolist()
+                        for each in kept
+                    }
                     changed.append(qe.PointVectors(stored.key, rows))
             if changed:
                 shard.update(qe.UpdateOperation.update_vectors(changed))

@@ -32,6 +32,7 @@ class MemoryBackend(Backend):
     """A collection that lives as long as its store."""
 
     precisions = tuple(PRECISIONS)
+    indexes_metadata = False
 
     def __init__(self, url: str, collection: str, _options: MemoryOptions) -> None:
         if url != "memory:":
@@ -293,6 +294,8 @@ def keep(field: Field, rows: Matrix) -> Matrix:
     if field.precision in _STEPS:
         scale = np.abs(rows).max(axis=1, keepdims=True) / _STEPS[field.precision]
         return np.asarray(np.round(rows / scale) * scale, dtype=np.float32)
+    if field.precision == "uint8":
+        return np.asarray(np.round(rows * 127) / 127, dtype=np.float32)
     if field.precision == "binary":
         return np.where(rows > 0, 1, -1).astype(np.float32) / np.float32(np.sqrt(field.length))
     return rows

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
+from ..filter_nodes import Keyed
 from ..filter_values import Step, path, pattern, spelled
 from ..filters import (
     And,
@@ -37,11 +38,14 @@ from ..filters import (
     Or,
 )  # fmt: skip
 from ..flow import Flow
+from ..funnel import Plan
 from ..records import FilterTrace, Record
+from .base import index_kind
 
 __all__ = [
-    "INDEXES", "Bounds", "Condition", "Dialect", "bounds", "decided", "filtered", "incomplete",
-    "indexable", "json_path", "keys_of", "written",
+    "INDEXES", "Bounds", "Condition", "Dialect", "acorn_below", "bounds", "decided", "filtered",
+    "incomplete", "index_for", "indexable", "json_path", "keys_of", "lacks_hits", "misparsed",
+    "written",
 ]  # fmt: skip
 
 Condition = Mapping[str, Any]
@@ -63,6 +67,7 @@ class Dialect:
     written. `root`: the path of the payload where metadata is, empty for the payload itself.
     `text`: there are substring and prefix conditions, and `text` is true wherever all words are,
     in any case. `indexes`: paths with a payload index, and its kind in the engine's words.
+    `parsed`: conditions are sent as JSON, whose numbers the engine parses.
     """
 
     point_id: Callable[[str], Any]
@@ -70,6 +75,7 @@ class Dialect:
     root: str = "metadata"
     text: bool = False
     indexes: Mapping[str, str] = field(default_factory=dict)
+    parsed: bool = False
 
     @property
     def ours(self) -> bool:
@@ -110,6 +116,27 @@ def decided(where: Filter, around: Bounds, scroll: Scroll) -> Flow[Condition]:
         ids += [id for id, document in found if where.matches(document)]
         if after is None:
             return {"should": [around.sure, {"has_id": ids}]}
+
+
+def acorn_below(condition: Condition, indexes: Mapping[str, str]) -> float:
+    """Return the share of matches below which a graph is walked past what does not match (ACORN).
+
+    A graph that was built before an index, or without one, has no links of its own between what
+    matches, and loses its way: measured with 10 % of 20,000 documents, recall 0.38 without and
+    1.00 with. What no index serves the engine only guesses, so there it is always done.
+    """
+    return _ACORN_BELOW if _serving(condition, indexes) is not None else 1.0
+
+
+#: From here on a filter takes too little out of the graph to be worth the second hop.
+_ACORN_BELOW = 0.5
+
+
+def lacks_hits(plan: Plan, found: int, count: Callable[[], Flow[int]]) -> Flow[bool]:
+    """Return whether a filtered query found fewer than there are, which `count` tells."""
+    if found == plan.k or not plan.stages:
+        return False
+    return found < (yield from count()) - plan.offset
 
 
 def incomplete(
@@ -340,9 +367,22 @@ def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect
     sure: Condition = {"key": key, "range": far}
     if index == "integer":  # it has no floats, whatever the payload holds
         return Bounds(sure, _among(key).possible)
-    if any(abs(value) >= 2**53 for value in ends.values()):
+    coarse = any(abs(value) >= 2**53 for value in ends.values())
+    if coarse or (dialect.parsed and any(misparsed(float(value)) for value in ends.values())):
         return Bounds(sure, {"key": key, "range": wide})
     return _around(inner, sure, {"key": key, "range": wide}) if dialect.drift else _exactly(inner)
+
+
+def misparsed(value: float) -> bool:
+    """Return whether the engine may parse a number to a neighbour of the nearest float.
+
+    It parses decimals fast: exactly only where the digits fit 53 bits and the power of ten is at
+    most 22 (Clinger 1990).
+    """
+    mantissa, _, exponent = repr(value).partition("e")
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    power = int(exponent or 0) - len(fraction)
+    return int(whole + fraction) > 2**53 or abs(power) > 22
 
 
 def _steps(value: float, towards: float) -> float:
@@ -377,6 +417,8 @@ def filtered(
     """
     keys = _serving(around.possible, dialect.indexes)
     method = "the graph, past what does not match"
+    if matching < total * acorn_below(around.possible, dialect.indexes):
+        method += " (ACORN)"
     if matching <= exact_below:
         method = "an exact pass over what matches"
     if between:
@@ -390,6 +432,14 @@ def indexable(key: str, root: str = "metadata") -> str:
     if (made := json_path(key, root)) is None:
         raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed here")
     return made
+
+
+def index_for(condition: Keyed, root: str = "metadata") -> str | None:
+    """Return the kind of index that would serve a condition, None where none can."""
+    kind = index_kind(condition)
+    if kind is None or json_path(condition.key, root) is None:
+        return None
+    return None if kind == "str" and not isinstance(condition, (Eq, In)) else kind
 
 
 def keys_of(indexes: Mapping[str, str], root: str = "metadata") -> dict[str, str]:

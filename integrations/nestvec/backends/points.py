@@ -16,13 +16,14 @@ from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting, nest
 from ..records import Hit, Record
 from .base import Entry, Stored
-from .point_filters import written
+from .point_filters import misparsed, written
 
 __all__ = [
     "Vector",
     "as_stored",
     "beam",
     "check_in_place",
+    "coded",
     "entries",
     "hit",
     "in_field",
@@ -66,19 +67,15 @@ def payload(id: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _misread(value: Any) -> bool:
     """Return whether the engine may take a value for another one than it is.
 
-    It parses decimal numbers fast and not always to the nearest float: exact only where the
-    digits fit 53 bits and the power of ten is at most 22 (Clinger 1990). And it takes more strings
-    for dates than ISO 8601 has, such as "2026-1-2" or "2026-01-02T03:04:05 UTC", and fewer.
+    It may parse a number to another float. And it takes more strings for dates than ISO 8601 has,
+    such as "2026-1-2" or "2026-01-02T03:04:05 UTC", and fewer.
     """
     if isinstance(value, str):
         if not _DATE_LIKE.match(value):
             return False
         return instant(value) is None or not _PLAIN_DATE.fullmatch(value)
     if isinstance(value, float):
-        mantissa, _, exponent = repr(value).partition("e")
-        whole, _, fraction = mantissa.lstrip("-").partition(".")
-        power = int(exponent or 0) - len(fraction)
-        return int(whole + fraction) > 2**53 or abs(power) > 22
+        return misparsed(value)
     if isinstance(value, Mapping):
         return any(map(_misread, value.values()))
     return isinstance(value, list) and any(map(_misread, value))
@@ -125,8 +122,13 @@ def as_stored(point: Any) -> Stored:
         point.id,
         stranger(point.id, payload).id,
         text if isinstance(text, str) else "",
-        {name: np.array(row, dtype=np.float32) for name, row in vectors.items()},
+        {name: _decoded(name, np.array(row, np.float32)) for name, row in vectors.items()},
     )
+
+
+def _decoded(name: str, row: Matrix) -> Matrix:
+    """Return the numbers that `coded` made bytes of, but for their rounding."""
+    return (row - np.float32(128)) / np.float32(127) if name.endswith("_uint8") else row
 
 
 def same_numbers(one: Matrix | None, other: Matrix | None) -> bool:
@@ -158,8 +160,9 @@ class Vector(NamedTuple):
 
     name: str
     size: int
-    #: Half precision: asked for, or enough, because only the quantised numbers are scored.
-    half: bool
+    #: "float32"; "float16" where asked for, or enough, because only the quantised numbers are
+    #: scored; or "uint8", compared by distance, which orders bytes as cosine does unit vectors.
+    datatype: str
     #: The precision of the quantised copy that is searched, None where there is none.
     quantised: str | None
     #: It has a graph, and what it is searched by stays in memory.
@@ -167,8 +170,11 @@ class Vector(NamedTuple):
 
 
 def vector_name(field: Field) -> str:
-    """Return the named vector of a field: the full vector is quantised in place."""
-    return "full" if field.full else field.name
+    """Return the named vector of a field: the full vector is quantised in place.
+
+    But `uint8` is no quantisation to the engine: bytes are all that such a vector has.
+    """
+    return "full" if field.full and field.precision != "uint8" else field.name
 
 
 def vectors(nesting: Nesting, graphs: Sequence[str] = ()) -> list[Vector]:
@@ -177,13 +183,14 @@ def vectors(nesting: Nesting, graphs: Sequence[str] = ()) -> list[Vector]:
     searched = {vector_name(nesting.fields[0])}
     searched |= {vector_name(field) for field in nesting.fields if field.name in graphs}
     for field in reversed(nesting.fields):  # so that what quantises full comes after full
-        precision = nesting.full.precision if field.full else field.precision
-        made[vector_name(field)] = Vector(
-            vector_name(field),
+        name = vector_name(field)
+        precision = nesting.full.precision if name == "full" else field.precision
+        made[name] = Vector(
+            name,
             field.length,
-            precision != "float32",
+            precision if precision in ("float32", "uint8") else "float16",
             field.precision if field.precision in ("int8", "binary", "turbo") else None,
-            vector_name(field) in searched,
+            name in searched,
         )
     return list(made.values())
 
@@ -209,12 +216,17 @@ def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:
 
 def check_in_place(nesting: Nesting, url: str) -> None:
     """Refuse a nesting that quantises the full vector twice. Raises NestingError."""
-    in_place = [field.spec for field in nesting.fields[:-1] if field.full]
+    in_place = [field.spec for field in nesting.fields[:-1] if vector_name(field) == "full"]
     if len(in_place) > 1:
         raise NestingError(
             f"{url} quantises the full vector in place, one way at a time; "
             f"choose one of {', '.join(in_place)}"
         )
+
+
+def coded(rows: Matrix, precision: str) -> Matrix:
+    """Return a field's numbers as the engine takes them: for bytes whole ones from 1 to 255."""
+    return np.round(rows * np.float32(127)) + np.float32(128) if precision == "uint8" else rows
 
 
 def nested(

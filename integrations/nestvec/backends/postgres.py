@@ -6,7 +6,7 @@ writes a row writes all of its fields. `binary` is an expression: no column, onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..errors import (
     NestingError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -26,10 +27,17 @@ from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Entry, Head, Stored
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
-from .postgres_indexes import MetadataIndexes, explain, filter_trace, read_comments
+from .postgres_indexes import (
+    MetadataIndexes,
+    by_graph,
+    explain,
+    filter_trace,
+    index_for,
+    read_comments,
+)
 from .postgres_options import PostgresOptions, check_name
-from .postgres_sql import EVERYTHING, HEADS, Heads, Table, settings
-from .postgres_wire import copy_rows, read_vector, unescape
+from .postgres_sql import EVERYTHING, HEADS, Heads, Pgvector, Table, settings
+from .postgres_wire import binary_rows, read_vector, unescape
 
 __all__ = ["PostgresBackend", "PostgresOptions"]
 
@@ -93,24 +101,23 @@ class PostgresBackend(Backend):
     # Opening
 
     def load(self) -> Flow[Head | None]:
-        vectors, version, _, heads = yield from self._look()
+        pgvector, _, heads = yield from self._look()
         if not heads:
             return None
-        (rows,) = yield Apart(self._heads.read(self.collection))
+        (rows,) = yield Query(self._heads.read(self.collection))
         if not rows:
             return None
         head = Head.from_json(rows[0][0], f"{self.url}: {HEADS} of {self.collection!r}")
-        self._take(head, vectors, version)
+        self._take(head, pgvector)
         try:
-            (rows,) = yield Apart(self._table.has(1))
+            ((some,),), indexes = yield Query(self._table.has(1), self._table.indexes())
         except CollectionMissing as error:
             raise CollectionDamaged(
                 f"{self.url} records a collection {self.collection!r} whose table is gone; restore "
                 f"the table, or delete the collection's row of {HEADS}"
             ) from error.__cause__
-        self._straight = not rows[0][0]
-        (rows,) = yield Apart(self._table.indexes())
-        ready = {row[0] for row in rows if row[2]}
+        self._straight = not some
+        ready = {row[0] for row in indexes if row[2]}
         self._indexed = {
             field.name for field in head.nesting.fields if self._table.index_name(field) in ready
         }
@@ -150,31 +157,33 @@ class PostgresBackend(Backend):
         (rows,) = yield Query(self._table.sample(count, seed))
         return [_record(row) for row in rows]
 
-    def _look(self) -> Flow[tuple[str | None, str | None, bool, bool]]:
+    def _look(self) -> Flow[tuple[Pgvector | None, bool, bool]]:
+        """Return what there is: pgvector, the schema, and the table of heads."""
         (rows,) = yield Apart(self._heads.look())
-        return rows[0]  # type: ignore[no-any-return]
+        schema, version, oids, made, heads = rows[0]
+        return None if version is None else Pgvector(schema, version, oids), made, heads
 
-    def _take(self, head: Head, vectors: str | None, version: str | None) -> None:
-        if vectors is None or version is None:
+    def _take(self, head: Head, pgvector: Pgvector | None) -> None:
+        if pgvector is None:
             raise CollectionDamaged(
                 f"{self.url} records a collection {self.collection!r}, but pgvector is not in this "
                 "database any more; restore it from a copy, nothing was changed"
             )
-        numbers = tuple(int(part) for part in version.split(".")[:2])
+        numbers = tuple(int(part) for part in pgvector.version.split(".")[:2])
         if numbers < (0, 7):
             raise BackendError(
-                f"{self.url} has pgvector {version}, nestvec needs 0.7; install a newer one and "
-                "run ALTER EXTENSION vector UPDATE"
+                f"{self.url} has pgvector {pgvector.version}, nestvec needs 0.7; install a newer "
+                "one and run ALTER EXTENSION vector UPDATE"
             )
         self._iterative = numbers >= (0, 8)
-        self._held = Table(self._schema, self.collection, head.nesting, vectors, head.added)
+        self._held = Table(self._schema, self.collection, head.nesting, pgvector, head.added)
 
     def create(self, head: Head) -> Flow[None]:
-        vectors, version, schema, heads = yield from self._look()
-        if vectors is None:
+        pgvector, schema, heads = yield from self._look()
+        if pgvector is None:
             yield from self._make_extension()
-            vectors, version, schema, heads = yield from self._look()
-        self._take(head, vectors, version)
+            pgvector, schema, heads = yield from self._look()
+        self._take(head, pgvector)
         statements = [] if heads else self._heads.make(schema_too=not schema)
         statements += [self._heads.add(self.collection, head.to_json()), *self._table.make()]
         begin, commit = Statement(SQL("BEGIN")), Statement(SQL("COMMIT"))
@@ -201,21 +210,24 @@ class PostgresBackend(Backend):
         try:
             yield Apart(Statement(SQL("CREATE EXTENSION IF NOT EXISTS vector")))
         except BackendError as error:
+            if sqlstate(error) == "23505":
+                return  # another session made it in the same moment
             if isinstance(error, Unavailable):
                 raise
             raise BackendError(
-                f"{error}. pgvector is not in this database and could not be put there; ask an "
-                "administrator to install pgvector and to run CREATE EXTENSION vector"
+                f"{self.url}: pgvector is not in this database and could not be put there "
+                f"({str(error.__cause__).splitlines()[0]}); ask an administrator to install it on "
+                "the server, and to run CREATE EXTENSION vector in this database"
             ) from error.__cause__
 
     # Writing
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        data = copy_rows(batch, table.nesting.full)
+        rows = list(binary_rows(batch, table.nesting.full))
         if self._straight:
             try:
-                yield table.copy(data)
+                yield table.copy(rows)
             except BackendError as error:
                 if sqlstate(error) != "23505":
                     raise
@@ -223,7 +235,7 @@ class PostgresBackend(Backend):
                 self._straight = False
             else:
                 return
-        yield table.upsert(data)
+        yield Query(*table.upsert(rows), reads=False)
 
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""
@@ -290,25 +302,46 @@ class PostgresBackend(Backend):
     ) -> Flow[list[list[Hit]]]:
         matching = _matching(where)
         asked = [self._table.search(queries, plan, matching) for queries in many]
-        exact = self._reads_all(plan, where)
-        _, *found = yield Query(settings(self._settings(plan, where, exact=exact)), *asked)
-        short = [] if exact else [i for i, rows in enumerate(found) if len(rows) < plan.k]
-        if short:
-            # An index hands out what its graph reaches, up to a limit; whom it leaves short gets
-            # all there is from a scan.
-            again = settings(self._settings(plan, where, exact=True))
-            _, *scanned = yield Query(again, *(asked[i] for i in short))
-            for i, rows in zip(short, scanned, strict=True):
-                found[i] = rows
+        found = yield from self._answers(asked, plan, where, lambda rows: _is_short(rows, plan))
         return [[_hit(row) for row in rows] for rows in found]
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
         statement = self._table.candidates(queries, plan, _matching(where))
-        chosen = self._settings(plan, where, exact=self._reads_all(plan, where))
-        _, rows = yield Query(settings(chosen), statement)
+        wanted = plan.stages[-1][1] if plan.stages and where is not None else 0
+        (rows,) = yield from self._answers(
+            [statement], plan, where, lambda rows: bool(rows[0][0] < wanted)
+        )
         return int(rows[0][0])
+
+    def _answers(
+        self,
+        asked: Sequence[Statement],
+        plan: Plan,
+        where: Filter | None,
+        is_short: Callable[[Any], bool],
+    ) -> Flow[list[Any]]:
+        """Return the rows of each statement of a plan.
+
+        A graph hands out what it reaches, up to a limit; whom it leaves short gets an exact pass.
+        """
+        exact = self._reads_all(plan, where)
+        found: list[Any]
+        _, *found = yield Query(settings(self._settings(plan, where, exact=exact)), *asked)
+        short = [] if exact else [i for i, rows in enumerate(found) if is_short(rows)]
+        if short and (where is None or (yield from self._by_graph(asked[short[0]], plan, where))):
+            again = settings(self._settings(plan, where, exact=True))
+            _, *passed = yield Query(again, *(asked[i] for i in short))
+            for i, rows in zip(short, passed, strict=True):
+                found[i] = rows
+        return found
+
+    def _by_graph(self, asked: Statement, plan: Plan, where: Filter) -> Flow[bool]:
+        """Return whether the planner has the graph give the candidates of a filtered query."""
+        chosen = settings(self._settings(plan, where, exact=False))
+        _, planned = yield Query(chosen, explain(asked))
+        return by_graph(planned[0][0])
 
     def _reads_all(self, plan: Plan, where: Filter | None) -> bool:
         """Return whether the first stage has to do without the index.
@@ -372,6 +405,9 @@ class PostgresBackend(Backend):
         (rows,) = yield Query(indexes.found())
         yield Apart(*self._build_settings(), *indexes.drop_broken(rows), *statements)
 
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition)
+
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         (rows,) = yield Query(MetadataIndexes(self._table).found())
         return dict(read_comments(rows).values())
@@ -380,15 +416,22 @@ class PostgresBackend(Backend):
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter
     ) -> Flow[FilterTrace]:
         exact = self._reads_all(plan, where)
-        asked = explain(self._table.search(queries, plan, _matching(where)))
+        asked = self._table.search(queries, plan, _matching(where))
         chosen = settings(self._settings(plan, where, exact=exact))
-        _, planned, rows = yield Query(chosen, asked, MetadataIndexes(self._table).found())
+        _, planned, rows, found = yield Query(
+            chosen, explain(asked), MetadataIndexes(self._table).found(), asked
+        )
+        short = by_graph(planned[0][0]) and _is_short(found, plan)
+        if short:
+            chosen = settings(self._settings(plan, where, exact=True))
+            _, planned = yield Query(chosen, explain(asked))
         return filter_trace(
             planned[0][0],
             read_comments(rows),
             matching=(yield from self.count(where)),
             total=(yield from self.count(None)),
             limit=plan.stages[0][1] if plan.stages else plan.limit,
+            short=short,
         )
 
     def kept(self, nesting: Nesting) -> list[Field]:  # noqa: ARG002
@@ -441,8 +484,13 @@ def _matching(where: Filter | None) -> Statement:
     return EVERYTHING if where is None else condition(where)
 
 
+def _is_short(rows: Sequence[tuple[Any, ...]], plan: Plan) -> bool:
+    """Return whether the first stage handed on fewer than it was asked for, or full did."""
+    return len(rows) < plan.k or (len(rows[0]) > 4 and rows[0][4] < plan.stages[0][1])
+
+
 def _hit(row: tuple[Any, ...]) -> Hit:
-    id, text, metadata, distance = row
+    id, text, metadata, distance = row[:4]
     return Hit(unescape(id), unescape(text), metadata, 1.0 - distance)
 
 

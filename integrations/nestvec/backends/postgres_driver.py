@@ -7,8 +7,9 @@ BEGIN and COMMIT, and settings made `LOCAL` end with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio import AbstractEventLoop, get_running_loop, shield
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Lock
@@ -64,12 +65,10 @@ class Apart(Query):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A request to copy rows into a table, between statements of the same transaction."""
+    """A request to copy what follows the statement into a table."""
 
-    into: Composed
+    sql: Composed
     data: bytes
-    before: tuple[Statement, ...] = ()
-    after: tuple[Statement, ...] = ()
     reads = False
 
 
@@ -143,6 +142,7 @@ class Driver:
         self._lock = Lock()
         self._pool: ConnectionPool | None = None
         self._apool: AsyncConnectionPool | None = None
+        self._loop: AbstractEventLoop | None = None
         self._closed = False
         self._conninfo = conninfo
         self._arguments: dict[str, Any] = {
@@ -177,12 +177,12 @@ class Driver:
                     if isinstance(request, Apart):
                         with psycopg.connect(self._conninfo, **self._arguments) as connection:
                             return _one_by_one(connection, request)
-                    with self._opened().connection() as connection:
+                    with self._lent() as connection:
                         return _perform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
-                    if _lost(error) and self._pool is not None:
-                        self._pool.check()  # the others may be dead too
+                    if _lost(error) and (pool := self._pool) is not None:
+                        pool.check()  # the others may be dead too
                     if not _worth_repeating(request, error, failures):
                         raise
 
@@ -198,12 +198,12 @@ class Driver:
                         making = psycopg.AsyncConnection.connect(self._conninfo, **self._arguments)
                         async with await making as connection:
                             return await _aone_by_one(connection, request)
-                    async with (await self._aopened()).connection() as connection:
+                    async with self._alent() as connection:
                         return await _aperform(connection, request)
                 except psycopg.Error as error:
                     failures += 1
-                    if _lost(error) and self._apool is not None:
-                        await self._apool.check()
+                    if _lost(error) and (pool := self._apool) is not None:
+                        await pool.check()
                     if not _worth_repeating(request, error, failures):
                         raise
 
@@ -217,7 +217,8 @@ class Driver:
     async def aclose(self) -> None:
         """Close the tasks' pool."""
         self._closed, pool, self._apool = True, self._apool, None
-        if pool is not None:
+        # With a loop that has ended its connections have, too.
+        if pool is not None and self._loop is not None and not self._loop.is_closed():
             await pool.close()
 
     def _opened(self) -> ConnectionPool:
@@ -230,11 +231,39 @@ class Driver:
 
     async def _aopened(self) -> AsyncConnectionPool:
         self._check_open()
+        loop = get_running_loop()
         if self._apool is None:
             # Opening gives way to other tasks only after it has taken effect for them too.
-            self._apool = AsyncConnectionPool(self._conninfo, **self._settings)
+            self._apool, self._loop = AsyncConnectionPool(self._conninfo, **self._settings), loop
             await self._apool.open()
+        elif self._loop is not loop:
+            raise BackendError(
+                f"{self.shown} was opened in another event loop; call aconnect() in each"
+            )
         return self._apool
+
+    @contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._opened().connection() as connection:
+            try:
+                yield connection
+            except psycopg.errors.InvalidSqlStatementName:
+                connection.close()  # what else it takes for prepared may not be, either
+                raise
+
+    @asynccontextmanager
+    async def _alent(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        pool = await self._aopened()
+        connection = await pool.getconn()
+        try:
+            async with connection:
+                yield connection
+        except psycopg.errors.InvalidSqlStatementName:
+            await connection.close()
+            raise
+        finally:
+            # A task that is cancelled while it gives its connection back would keep it for good.
+            await shield(pool.putconn(connection))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -245,7 +274,9 @@ class Driver:
         """Turn an error of psycopg into the one that says what it means here."""
         try:
             yield
-        except (PoolTimeout, PoolClosed) as error:
+        except PoolClosed as error:
+            raise BackendError(f"{self.shown} was closed; connect again") from error
+        except PoolTimeout as error:
             raise Unavailable(
                 f"{self.shown}: no connection within {self.timeout:g} s; is the server up, and "
                 "pool_size enough for what runs at once?"
@@ -277,7 +308,8 @@ def _lost(error: psycopg.Error) -> bool:
 def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:
     if isinstance(request, Apart):
         return False
-    if (error.sqlstate or "").startswith("40"):  # a deadlock: rolled back, nothing was done
+    # A deadlock, or what was not prepared: rolled back, nothing was done.
+    if (error.sqlstate or "").startswith(("40", _NOT_PREPARED)):
         return failures < _ROUNDS
     return bool(request.reads) and _lost(error) and failures == 1
 
@@ -286,18 +318,26 @@ def _message(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip()
 
 
+#: psycopg takes a statement for prepared also where its pipeline broke off before; and behind a
+#: pooler it was prepared in another session.
+_NOT_PREPARED = "26000"
+_POOLED = "; behind a pooler of transactions, such as PgBouncer, connect with pgbouncer=True"
+
+
 def _advice(error: psycopg.Error) -> str:
     advice = {
         "57014": "; simplify the query or raise statement_timeout",
         "55P03": "; another session holds the table, try again or raise lock_timeout",
         "42501": "; ask for the right, or choose a schema of your own with ?schema=",
+        _NOT_PREPARED: _POOLED,
+        "42P05": _POOLED,
     }
     return advice.get(error.sqlstate or "", "")
 
 
 def _verbatim(request: Copy, connection: psycopg.BaseConnection[Any]) -> bytes:
     """Return what cannot have parameters, so that nothing halves its percent signs again."""
-    return request.into.as_bytes(connection).replace(b"%%", b"%")
+    return request.sql.as_bytes(connection).replace(b"%%", b"%")
 
 
 def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
@@ -308,13 +348,8 @@ def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
                 for statement in request.statements
             ]
         return [c.fetchall() if c.description else c.rowcount for c in cursors]
-    with connection.transaction(), connection.cursor() as cursor:
-        for statement in request.before:
-            cursor.execute(statement.sql, statement.params)
-        with cursor.copy(_verbatim(request, connection)) as copy:
-            copy.write(request.data)
-        for statement in request.after:
-            cursor.execute(statement.sql, statement.params)
+    with connection.cursor() as cursor, cursor.copy(_verbatim(request, connection)) as copy:
+        copy.write(request.data)
     return None
 
 
@@ -326,13 +361,9 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
                 for statement in request.statements
             ]
         return [await c.fetchall() if c.description else c.rowcount for c in cursors]
-    async with connection.transaction(), connection.cursor() as cursor:
-        for statement in request.before:
-            await cursor.execute(statement.sql, statement.params)
-        async with cursor.copy(_verbatim(request, connection)) as copy:
-            await copy.write(request.data)
-        for statement in request.after:
-            await cursor.execute(statement.sql, statement.params)
+    sql = _verbatim(request, connection)
+    async with connection.cursor() as cursor, cursor.copy(sql) as copy:
+        await copy.write(request.data)
     return None
 
 

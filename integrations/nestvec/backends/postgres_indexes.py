@@ -13,14 +13,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from ..filter_nodes import Keyed
 from ..filter_values import path
+from ..filters import Eq, In
 from ..records import FilterTrace
+from .base import index_kind
 from .postgres_driver import SQL, Composed, Literal, Statement
 from .postgres_filters import ordered
 from .postgres_sql import Table, name
 from .postgres_wire import escape
 
-__all__ = ["MetadataIndexes", "explain", "filter_trace", "read_comments"]
+__all__ = ["MetadataIndexes", "by_graph", "explain", "filter_trace", "index_for", "read_comments"]
 
 #: The key under which the index on all of metadata is listed, and what it serves.
 GIN = ("*", "==")
@@ -109,25 +112,46 @@ def read_comments(rows: list[tuple[Any, ...]]) -> dict[str, tuple[str, str]]:
     return told
 
 
+def index_for(condition: Keyed) -> str | None:
+    """Return the kind of index that would serve a condition, None where none can."""
+    kind = index_kind(condition)
+    ordered = kind == "datetime" or not isinstance(condition, (Eq, In))
+    return None if ordered and None in path(condition.key) else kind
+
+
 def explain(search: Statement) -> Statement:
     """Ask how the planner goes about a query."""
     return Statement(SQL("EXPLAIN (FORMAT JSON) {}").format(search.sql), search.params)
 
 
+def by_graph(plan: Any) -> bool:
+    """Return whether a plan has an index hand out rows in the order of a distance."""
+    return any("Order By" in node for node in _nodes(plan[0]["Plan"]))
+
+
 def filter_trace(
-    plan: Any, told: Mapping[str, tuple[str, str]], *, matching: int, total: int, limit: int
+    plan: Any,
+    told: Mapping[str, tuple[str, str]],
+    *,
+    matching: int,
+    total: int,
+    limit: int,
+    short: bool,
 ) -> FilterTrace:
-    """Return what a plan says of how a filter is served, its first stage leaving `limit` rows."""
-    nodes = list(_nodes(plan[0]["Plan"]))
-    used = {node["Index Name"] for node in nodes if "Index Name" in node}
-    keys = tuple(sorted({told[index][0] for index in used if index in told}))
-    if keys:
-        return FilterTrace(matching, total, "an exact pass over what matches", keys)
-    if used:
+    """Return what a plan says of how a filter is served, its first stage leaving `limit` rows.
+
+    `short`: the plan is the second one, because the graph did not reach so many.
+    """
+    if by_graph(plan):
         read = min(total, limit * total // max(1, matching))
         method = "the graph, read on until enough match (iterative scan)"
         return FilterTrace(matching, total, method, (), read)
-    return FilterTrace(matching, total, "a scan, then an exact pass", (), total)
+    before = "the graph, which did not reach enough, then " if short else ""
+    used = {node["Index Name"] for node in _nodes(plan[0]["Plan"]) if "Index Name" in node}
+    if used:
+        keys = tuple(sorted({told[index][0] for index in used if index in told}))
+        return FilterTrace(matching, total, f"{before}an exact pass over what matches", keys)
+    return FilterTrace(matching, total, f"{before}a scan, then an exact pass", (), total)
 
 
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

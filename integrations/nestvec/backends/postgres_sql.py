@@ -7,16 +7,16 @@ its schema, so that nothing depends on a search path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from .postgres_driver import SQL, Composable, Composed, Copy, Identifier, Literal, Statement
-from .postgres_wire import escape, query_bytes
+from .postgres_wire import Row, arrays, copied, escape, query_bytes
 
-__all__ = ["HEADS", "Heads", "Table", "name"]
+__all__ = ["HEADS", "Heads", "Pgvector", "Table", "name"]
 
 #: The table in which each collection of a schema records what it knows of itself.
 HEADS = "nestvec_collections"
@@ -40,6 +40,15 @@ def name(*parts: str) -> Identifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Pgvector:
+    """What a database has of pgvector: its schema, its version, and the oids of its types."""
+
+    schema: str
+    version: str
+    oids: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Heads:
     """The statements about what collections record of themselves, in one schema."""
 
@@ -50,15 +59,17 @@ class Heads:
         return name(self.schema, HEADS)
 
     def look(self) -> Statement:
-        """Ask for pgvector's schema and version, and whether the schema and its heads exist."""
+        """Ask for pgvector, and whether the schema and its heads exist."""
         return Statement(
             SQL(
-                "SELECT (SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid ="
-                " extnamespace WHERE extname = 'vector'),"
-                " (SELECT extversion FROM pg_extension WHERE extname = 'vector'),"
+                "SELECT n.nspname, e.extversion,"
+                " (SELECT json_object_agg(typname, oid::bigint) FROM pg_type"
+                " WHERE typnamespace = n.oid AND typname IN ('vector', 'halfvec')),"
                 " EXISTS (SELECT FROM pg_namespace WHERE nspname = %s),"
                 " EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
                 " WHERE nspname = %s AND relname = %s)"
+                " FROM (SELECT) AS once LEFT JOIN pg_extension e ON e.extname = 'vector'"
+                " LEFT JOIN pg_namespace n ON n.oid = e.extnamespace"
             ),
             (self.schema, self.schema, HEADS),
         )
@@ -93,12 +104,12 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The statements about the table of one collection; `vectors` is pgvector's schema."""
+    """The statements about the table of one collection."""
 
     schema: str
     collection: str
     nesting: Nesting
-    vectors: str
+    pgvector: Pgvector
     #: Fields that came after the table was made: expressions of full, as signs are.
     added: tuple[str, ...] = ()
 
@@ -107,7 +118,7 @@ class Table:
         return name(self.schema, self.collection)
 
     def _of_pgvector(self, word: str) -> Identifier:
-        return name(self.vectors, word)
+        return name(self.pgvector.schema, word)
 
     def _type(self, field: Field) -> Composed:
         """Return the type of a field's column, or what its expression is cast to."""
@@ -155,7 +166,7 @@ class Table:
         # prefixes always are, so the cheaper inner product orders them.
         operator = "<=>" if field is self.nesting.full else _OPERATORS[field.precision]
         sql = SQL("{} OPERATOR({}.{}) %b::{}").format(
-            self._value(field), name(self.vectors), SQL(operator), kind
+            self._value(field), name(self.pgvector.schema), SQL(operator), kind
         )
         return Statement(sql, (query_bytes(query, field),))
 
@@ -268,37 +279,33 @@ class Table:
 
     _NAMES = SQL('id, text, metadata, "full"')
 
-    def copy(self, data: bytes) -> Copy:
-        """Copy rows whose ids are all new straight into the table."""
-        return Copy(_copy_into(self.table), data)
+    def copy(self, rows: Iterable[Row]) -> Copy:
+        """Copy rows whose ids are all new."""
+        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, self._NAMES)
+        return Copy(sql, copied(rows))
 
-    def upsert(self, data: bytes) -> Copy:
-        """Copy rows beside the table, then add them to it or replace what has their ids.
+    def upsert(self, rows: Iterable[Row]) -> list[Statement]:
+        """Add rows, or replace what has their ids.
 
-        Rows go in the order of their ids, so that two writers never wait for each other in a
+        They go in the order of their ids, so that two writers do not wait for each other in a
         circle. A document that is already there just so is left alone: no dead row, no work for
         the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
         """
-        batch = name("pg_temp", "nestvec_batch")
-        beside = SQL(
-            "CREATE TEMPORARY TABLE nestvec_batch (LIKE {} INCLUDING STORAGE) ON COMMIT DROP"
-        )
-        merging = SQL(
-            "INSERT INTO {table} AS kept ({names}) SELECT {names} FROM {batch} ORDER BY id"
+        # By COPY into a temporary table it takes 1.7 times as long: benchmarks/postgres.py.
+        kind = _TYPES[self.nesting.full.precision]
+        sql = SQL(
+            "INSERT INTO {table} AS kept ({names}) SELECT * FROM"
+            " unnest(%b::text[], %b::text[], %b::jsonb[], %b::{kind}[]) AS given ({names})"
             " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
             ' "full" = excluded."full"'
             " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
             ' OR kept."full" OPERATOR({vectors}.<>) excluded."full"'
-        )
-        merge = merging.format(
-            table=self.table, names=self._NAMES, batch=batch, vectors=name(self.vectors)
-        )
-        return Copy(
-            _copy_into(batch),
-            data,
-            before=(Statement(beside.format(self.table)),),
-            after=(Statement(merge),),
-        )
+        ).format(
+            table=self.table, names=self._NAMES, kind=self._of_pgvector(kind),
+            vectors=name(self.pgvector.schema),
+        )  # fmt: skip
+        parts = arrays(sorted(rows), self.pgvector.oids[kind])
+        return [Statement(sql, columns) for columns in parts]
 
     def delete(self, condition: Statement) -> Statement:
         sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
@@ -362,13 +369,21 @@ class Table:
         return Statement(sql, (*asked.params, *order.params))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
-        """Ask for id, text, metadata and cosine distance of a plan's hits, best first."""
+        """Ask for id, text, metadata and cosine distance of a plan's hits, best first.
+
+        Where there is a filter each row also has how many candidates left the first stage.
+        """
         stages, source, where = self._stages(queries, plan, condition)
+        filtered = plan.stages and condition is not EVERYTHING
+        counted = SQL(", (SELECT count(*) FROM stage0)" if filtered else "")
         distance = self._distance(self.nesting.full, queries["full"])
         sql = SQL(
-            "{}SELECT id, text, metadata, {} AS distance FROM {} WHERE {}"
+            "{}SELECT id, text, metadata, {} AS distance{} FROM {} WHERE {}"
             " ORDER BY distance, id LIMIT {} OFFSET {}"
-        ).format(stages.sql, distance.sql, source, where.sql, Literal(plan.k), Literal(plan.offset))
+        ).format(
+            stages.sql, distance.sql, counted, source, where.sql, Literal(plan.k),
+            Literal(plan.offset),
+        )  # fmt: skip
         return Statement(sql, (*stages.params, *distance.params, *where.params))
 
     def candidates(
@@ -415,7 +430,3 @@ def settings(values: Mapping[str, Any]) -> Statement:
     one = SQL("set_config(%s, %s, true)")
     sql = SQL("SELECT {}").format(SQL(", ").join([one] * len(values)))
     return Statement(sql, tuple(str(part) for pair in values.items() for part in pair))
-
-
-def _copy_into(table: Identifier) -> Composed:
-    return SQL('COPY {} (id, text, metadata, "full") FROM STDIN (FORMAT binary)').format(table)

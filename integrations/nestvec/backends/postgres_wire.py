@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..nesting import Field, Matrix
 from ..records import Batch
 
-__all__ = ["Raw", "copy_rows", "dumps", "escape", "loads", "query_bytes", "read_vector", "unescape"]
+__all__ = [
+    "Raw", "arrays", "binary_rows", "copied", "dumps", "escape", "loads", "query_bytes",
+    "read_vector", "unescape",
+]  # fmt: skip
 
 
 class Raw(bytes):
@@ -108,9 +110,23 @@ def read_vector(sent: bytes) -> Matrix:
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
 
 
-def copy_rows(batch: Batch, full: Field) -> bytes:
-    """Return a batch as binary COPY of id, text, metadata and the full vector."""
-    return b"".join(_copy_parts(batch, batch.vectors[full.name], full))
+Row = tuple[bytes, bytes, bytes, bytes]
+
+#: The types of id, text and metadata, as every Postgres numbers them.
+_TEXT, _JSONB = 25, 3802
+
+#: Bytes from which on rows go into arrays of their own: what a server sorts without a file.
+_PART = 4_000_000
+
+
+def binary_rows(batch: Batch, full: Field) -> Iterator[Row]:
+    """Yield id, text, metadata and full vector of each record, in their binary forms."""
+    head = _vector_head(full.length)
+    vectors = batch.vectors[full.name].astype(">f2" if full.precision == "float16" else ">f4")
+    for id, text, metadata, row in zip(
+        batch.ids, batch.texts, batch.metadatas, vectors, strict=True
+    ):
+        yield escape(id).encode(), escape(text).encode(), _jsonb(metadata), head + row.tobytes()
 
 
 #: Signature, flags and length of the header's extension, as COPY's binary form begins.
@@ -118,23 +134,37 @@ _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
 
 
-def _copy_parts(batch: Batch, vectors: npt.NDArray[Any], full: Field) -> Iterator[bytes]:
-    rows = vectors.astype(">f2" if full.precision == "float16" else ">f4")
-    head = _vector_head(full.length)
-    head = struct.pack(">i", len(head) + rows.itemsize * full.length) + head
-    yield _COPY_HEAD
-    for id, text, metadata, row in zip(batch.ids, batch.texts, batch.metadatas, rows, strict=True):
-        yield b"\x00\x04"
-        yield _sized(escape(id).encode())
-        yield _sized(escape(text).encode())
-        yield _sized(_jsonb(metadata))
-        yield head
-        yield row.tobytes()
-    yield _COPY_END
+def copied(rows: Iterable[Row]) -> bytes:
+    """Return rows as binary COPY."""
+    return b"".join([_COPY_HEAD, *(b"\x00\x04" + _joined(row) for row in rows), _COPY_END])
 
 
-def _sized(value: bytes) -> bytes:
-    return struct.pack(">i", len(value)) + value
+def arrays(rows: Iterable[Row], vector: int) -> Iterator[tuple[Raw, ...]]:
+    """Yield rows as an array a column, some of them at a time; `vector` is the oid of its type."""
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += sum(map(len, row))
+        if size >= _PART:
+            yield _columns(part, vector)
+            part, size = [], 0
+    if part:
+        yield _columns(part, vector)
+
+
+def _columns(rows: Sequence[Row], vector: int) -> tuple[Raw, ...]:
+    types = (_TEXT, _TEXT, _JSONB, vector)
+    # One dimension, no NULL, the type, how many, counted from 1.
+    return tuple(
+        Raw(struct.pack(">iiIii", 1, 0, type, len(rows), 1) + _joined(column))
+        for type, column in zip(types, zip(*rows, strict=True), strict=True)
+    )
+
+
+def _joined(values: Iterable[bytes]) -> bytes:
+    """Return values one after the other, each after its length."""
+    return b"".join(part for value in values for part in (struct.pack(">i", len(value)), value))
 
 
 def _jsonb(metadata: Mapping[str, Any]) -> bytes:

@@ -7,11 +7,13 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from ..errors import (
     NestvecError,
     Unavailable,
 )
+from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
@@ -35,16 +38,20 @@ from .point_filters import (
     INDEXES,
     Condition,
     Dialect,
+    acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
+    index_for,
     indexable,
     keys_of,
+    lacks_hits,
 )
 from .points import (
     as_stored,
     check_in_place,
+    coded,
     entries,
     made_of,
     payload,
@@ -74,8 +81,19 @@ _PAGE = 1_000
 #: How many documents get another vector at once.
 _FILL = 500
 
-#: Numbers in one upsert: about 3 MB of JSON, where a server takes 32.
-_NUMBERS = 250_000
+#: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
+_BYTES, _NUMBER = 3_000_000, 12
+
+#: Seconds for which a store takes what it knows of a collection for true: others may have made an
+#: index since, or the first document whose numbers the server may read otherwise.
+_FRESH = 10.0
+
+
+class _Filtered(NamedTuple):
+    """A query's filter, and the share of matches below which the graph is walked past others."""
+
+    condition: models.Filter | None
+    acorn: float | None
 
 
 class QdrantBackend(Backend):
@@ -92,12 +110,14 @@ class QdrantBackend(Backend):
         self.url, self.collection = url, collection
         self._options = options
         self._local = url.startswith("qdrant+local:")
+        self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
-        self._names: list[str] = []
+        self._datatypes: dict[str, str] = {}
         self._head: Head | None = None
         self._drift = False
         self._indexes: dict[str, str] = {}
         self._reserved = False
+        self._learnt = time.monotonic()
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
         self._driver = Driver(url, settings, secret=key, parallel=options.parallel)
@@ -111,12 +131,9 @@ class QdrantBackend(Backend):
     def load(self) -> Flow[Head | None]:
         if not (yield from self._ask("collection_exists")):
             return None
-        told = yield from self._ask("get_collection")
-        config = told.config
-        self._indexes = _kinds(told.payload_schema)
+        config, recorded = yield from self._learn()
         if self._options.vectors:
             return self._foreign(config)
-        recorded = yield from self._recorded(config)
         held = named_vectors(config)
         if recorded is None:
             raise CollectionMismatch(
@@ -126,7 +143,6 @@ class QdrantBackend(Backend):
             )
         where = f"the record of collection {self._layout.where}"
         head = Head.from_json(str(recorded.get("head")), where)
-        self._drift = bool(recorded.get("drift"))
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
         there = {name: params.size for name, params in held.items()}
         if head.pending is not None:  # on its way in or out, so it may be there or not
@@ -137,16 +153,32 @@ class QdrantBackend(Backend):
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
-        self._names, self._head = list(expected), head
+        self._hold(head)
         return head
+
+    def _hold(self, head: Head) -> None:
+        self._datatypes = {vector.name: vector.datatype for vector in vectors(head.written)}
+        self._head = head
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
         options, where = self._options, self._layout.where
         nesting, names = foreign(config, options.vectors, where)
         self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
-        self._names = list(dict.fromkeys(names.values()))
+        # As they are: nothing is written here.
+        self._datatypes = dict.fromkeys(names.values(), "")
         self._head = Head(nesting)
         return self._head
+
+    def _learn(self) -> Flow[tuple[models.CollectionConfig, dict[str, Any] | None]]:
+        """Learn what may change while a store is open; return the configuration and the record."""
+        self._learnt = time.monotonic()
+        told = yield from self._ask("get_collection")
+        self._indexes = _kinds(told.payload_schema)
+        recorded = None
+        if not self._options.vectors:
+            recorded = yield from self._recorded(told.config)
+            self._drift = bool(recorded and recorded.get("drift"))
+        return told.config, recorded
 
     def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
         metadata = config.metadata or {}
@@ -176,6 +208,7 @@ class QdrantBackend(Backend):
                 vectors_config=wire.vectors_config(head.nesting, self._options),
                 optimizers_config=self._options.optimizers(),
                 metadata={"nestvec": recorded},
+                timeout=self._options.waiting,
                 **self._options.sharding(),
             )
         except Unavailable:
@@ -184,7 +217,7 @@ class QdrantBackend(Backend):
             # Made by another process just now, or by a try whose answer was lost.
             if (yield from self.load()) != head:
                 raise
-        self._names, self._head = [vector.name for vector in vectors(head.nesting)], head
+        self._hold(head)
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
         if "nestvec" not in (config.metadata or {}):
@@ -194,22 +227,21 @@ class QdrantBackend(Backend):
     def record(self, head: Head) -> Flow[None]:
         self._writable()
         yield from self._change_record({"head": head.to_json()})
-        self._head = head
+        self._hold(head)
 
     def add_vector(self, head: Head, field: Field) -> Flow[None]:
-        if field.full:  # what quantises full is no vector of its own
-            return
         name = vector_name(field)
         if name not in (yield from self._held()):
+            (made,) = (vector for vector in vectors(head.written) if vector.name == name)
             yield from self._ask(
-                "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(field)
+                "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(made)
             )
-        self._names = [vector.name for vector in vectors(head.written)]
+        self._hold(head)
 
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
-        if field.full:
-            return 0, None
         name = vector_name(field)
+        if name == "full":  # what quantises it is no vector of its own
+            return 0, None
         lacking: Condition = {
             "must": [{"has_vector": "full"}], "must_not": [{"has_vector": name}]
         }  # fmt: skip
@@ -219,7 +251,7 @@ class QdrantBackend(Backend):
         while points:
             full = [point.vector["full"] for point in points]
             names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
-            rows = made_of(full, field, dim, names)
+            rows = coded(made_of(full, field, dim, names), field.precision)
             changed = wire.changed([point.id for point in points], {name: rows})
             yield from self._ask("update_vectors", points=changed, **self._writes)
             # Whoever replaced a document in between wrote both vectors, and had the new one undone.
@@ -241,11 +273,11 @@ class QdrantBackend(Backend):
 
     def drop_vector(self, head: Head, field: Field) -> Flow[None]:
         name = vector_name(field)
-        if field.full:
+        if name == "full":
             yield from self._ask("update_collection", vectors_config=wire.unquantised(name))
         elif name in (yield from self._held()):
             yield from self._ask("delete_vector_name", vector_name=name)
-        self._names = [vector.name for vector in vectors(head.nesting)]
+        self._hold(head)
 
     def _held(self) -> Flow[dict[str, models.VectorParams]]:
         return named_vectors((yield from self._ask("get_collection")).config)
@@ -275,10 +307,20 @@ class QdrantBackend(Backend):
         key = self._options.shard_key
         if key is None:
             return
+        if key in (yield from self._shard_keys()):
+            return
+        try:
+            yield from self._ask("create_shard_key", shard_key=key, timeout=self._options.waiting)
+        except Unavailable:
+            raise
+        except BackendError:
+            # Made by another process just now, or by a try whose answer was lost.
+            if key not in (yield from self._shard_keys()):
+                raise
+
+    def _shard_keys(self) -> Flow[set[Any]]:
         cluster = yield from self._ask("collection_cluster_info")
-        known = {shard.shard_key for shard in (*cluster.local_shards, *cluster.remote_shards)}
-        if key not in known:
-            yield from self._ask("create_shard_key", shard_key=key)
+        return {shard.shard_key for shard in (*cluster.local_shards, *cluster.remote_shards)}
 
     def _index(self) -> Flow[None]:
         """Make the payload indexes that are asked for and not there."""
@@ -308,10 +350,7 @@ class QdrantBackend(Backend):
         ]
         if not self._drift and any("raw" in made for made in payloads):
             yield from self._note_drift()
-        size = max(1, _NUMBERS // sum(batch.vectors[name].shape[1] for name in self._names))
-        # As many parts as are sent at once, unless these would be too large.
-        size = min(size, -(-len(batch) // self._options.parallel))
-        parts = [slice(start, start + size) for start in range(0, len(batch), size)]
+        parts = list(self._parts(batch, payloads))
         flows = [self._upsert_part(batch, payloads, part) for part in parts]
         outcomes = yield Together(flows)
         failed = [part for part, made in zip(parts, outcomes, strict=True) if _is_error(made)]
@@ -319,9 +358,22 @@ class QdrantBackend(Backend):
             error = next(made for made in outcomes if _is_error(made))
             raise self._partly(batch, failed, error) from error.__cause__
 
+    def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
+        """Yield as many parts as are sent at once, and more where these would be too large."""
+        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._datatypes)
+        most = -(-len(batch) // self._options.parallel)
+        start = nbytes = 0
+        for n, made in enumerate(payloads):
+            added = numbers + len(json.dumps(made))
+            if n > start and (n - start == most or nbytes + added > _BYTES):
+                yield slice(start, n)
+                start, nbytes = n, 0
+            nbytes += added
+        yield slice(start, len(batch))
+
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
-        made = wire.points(batch, payloads, part, self._names)
+        made = wire.points(batch, payloads, part, self._datatypes)
         yield from self._ask("upsert", points=made, **self._writes)
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
@@ -366,17 +418,15 @@ class QdrantBackend(Backend):
 
     def _delete(self, condition: models.Filter | None) -> Flow[int]:
         condition = condition or models.Filter(must=[])
-        counted = yield from self._ask(
-            "count", count_filter=condition, exact=True, **self._shard_of
-        )
-        if counted.count:
+        counted = yield from self._count(condition)
+        if counted:
             selector = models.FilterSelector(filter=condition)
             yield from self._ask("delete", points_selector=selector, **self._writes)
-        return int(counted.count)
+        return counted
 
     def drop(self) -> Flow[None]:
         self._writable()
-        yield from self._ask("delete_collection")
+        yield from self._ask("delete_collection", timeout=self._options.waiting)
         yield Close()
 
     # Reading
@@ -384,32 +434,65 @@ class QdrantBackend(Backend):
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
-        condition = yield from self._condition(where)
-        made = wire.query(queries, plan, condition, self._layout.name_of, using=self._full)
-        found = yield from self._query(made)
-        return [self._layout.hit(point) for point in found.points]
+        filtered = yield from self._filtered(where)
+        found = yield from self._query(self._request(queries, plan, filtered))
+        points = yield from self._completed(found.points, queries, plan, filtered)
+        return [self._layout.hit(point) for point in points]
 
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
-        condition = yield from self._condition(where)
+        filtered = yield from self._filtered(where)
         requests = [
-            wire.query(
-                queries, plan, condition, self._layout.name_of, using=self._full,
-                shard_key=self._options.shard_key,
-            )
+            self._request(queries, plan, filtered, shard_key=self._options.shard_key)
             for queries in many
-        ]  # fmt: skip
-        found = yield from self._ask("query_batch_points", requests=requests, **self._agreed)
-        return [[self._layout.hit(point) for point in each.points] for each in found]
+        ]
+        # One request, unless it would be too large for a server.
+        numbers = sum(len(vector) for queries in many[:1] for vector in queries.values())
+        size = max(1, _BYTES // (_NUMBER * numbers))
+        found: list[models.QueryResponse] = []
+        for start in range(0, len(requests), size):
+            found += yield from self._ask(
+                "query_batch_points", requests=requests[start : start + size], **self._agreed
+            )
+        hits = []
+        for queries, each in zip(many, found, strict=True):
+            points = yield from self._completed(each.points, queries, plan, filtered)
+            hits.append([self._layout.hit(point) for point in points])
+        return hits
+
+    def _request(
+        self, queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, **settings: Any
+    ) -> models.QueryRequest:
+        return wire.query(
+            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn,
+            using=self._full, **settings,
+        )  # fmt: skip
+
+    def _completed(
+        self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
+    ) -> Flow[list[Any]]:
+        """Return all hits there are, from an exact pass where the graph lost its way to some."""
+
+        def count() -> Flow[int]:
+            return (yield from self._count(filtered.condition))
+
+        # Local mode has no graph.
+        if self._local or filtered.acorn is None:
+            return points
+        if not (yield from lacks_hits(plan, len(points), count)):
+            return points
+        return (yield from self._query(self._request(queries, plan, filtered, exact=True))).points
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
         if not plan.stages:
             return (yield from self.count(where))
-        condition = yield from self._condition(where)
-        made = wire.stage(queries, plan, condition, self._layout.name_of)
+        filtered = yield from self._filtered(where)
+        made = wire.stage(
+            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn
+        )
         return len((yield from self._query(made)).points)
 
     def _query(self, made: models.QueryRequest) -> Flow[models.QueryResponse]:
@@ -433,7 +516,9 @@ class QdrantBackend(Backend):
         return found
 
     def count(self, where: Filter | None) -> Flow[int]:
-        condition = yield from self._condition(where)
+        return (yield from self._count((yield from self._condition(where))))
+
+    def _count(self, condition: models.Filter | None) -> Flow[int]:
         counted = yield from self._ask(
             "count", count_filter=condition, exact=True, **self._shard_of
         )
@@ -455,6 +540,9 @@ class QdrantBackend(Backend):
             )
         self._indexes = {**self._indexes, written: INDEXES[kind]}
 
+    def index_for(self, condition: Keyed) -> str | None:
+        return index_for(condition, self._layout.root)
+
     def metadata_indexes(self) -> Flow[Mapping[str, str]]:
         return keys_of(self._indexes, self._layout.root)
         yield
@@ -469,9 +557,7 @@ class QdrantBackend(Backend):
         between = 0
         if not around.exact:
             condition = self._excluding(wire.filter_of(around.between))
-            between = (yield from self._ask(
-                "count", count_filter=condition, exact=True, **self._shard_of
-            )).count  # fmt: skip
+            between = yield from self._count(condition)
         first = plan.stages[0][0] if plan.stages else None
         return filtered(
             around,
@@ -489,7 +575,7 @@ class QdrantBackend(Backend):
             return [(point.id, stranger(point.id, point.payload)) for point in points], after
 
         keys = () if self._options.vectors else ("id", "text")
-        return (yield from incomplete(self._names, keys, scroll))
+        return (yield from incomplete(self._datatypes, keys, scroll))
 
     def kept(self, nesting: Nesting) -> list[Field]:
         # Those of others have the names that they gave them, and are only read.
@@ -514,7 +600,10 @@ class QdrantBackend(Backend):
             if stored.key in there and same_numbers(there[stored.key], stored.vectors.get("full"))
         ]
         if good:
-            rows = {name: np.stack([made[name] for _, made in good]) for name in self._names}
+            rows = {
+                name: coded(np.stack([made[name] for _, made in good]), datatype)
+                for name, datatype in self._datatypes.items()
+            }
             changed = wire.changed([key for key, _ in good], rows)
             yield from self._ask("update_vectors", points=changed, **self._writes)
 
@@ -527,7 +616,7 @@ class QdrantBackend(Backend):
             "version": version,
             "status": told.status.value,
             "segments": told.segments_count,
-            "indexed": (told.indexed_vectors_count or 0) // len(self._names),
+            "indexed": (told.indexed_vectors_count or 0) // len(self._datatypes),
             "shards": params.shard_number,
             "replicas": params.replication_factor,
         }
@@ -543,15 +632,25 @@ class QdrantBackend(Backend):
 
     def _condition(self, where: Filter | None) -> Flow[models.Filter | None]:
         """Return the engine's filter, with the ids of what only the predicate can decide."""
+        return (yield from self._filtered(where)).condition
+
+    def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
-            return self._excluding(None)
-        around = bounds(where, self._dialect)
-        return self._excluding(wire.filter_of((yield from decided(where, around, self._read))))
+            return _Filtered(self._excluding(None), None)
+        if not self._local and time.monotonic() - self._learnt > _FRESH:
+            yield from self._learn()
+        dialect = self._dialect
+        condition = yield from decided(where, bounds(where, dialect), self._read)
+        below = acorn_below(condition, dialect.indexes)
+        return _Filtered(self._excluding(wire.filter_of(condition)), below)
 
     @property
     def _dialect(self) -> Dialect:
         layout, indexes = self._layout, {} if self._local else self._indexes
-        return Dialect(layout.point_id, drift=self._drift, root=layout.root, indexes=indexes)
+        return Dialect(
+            layout.point_id, drift=self._drift, root=layout.root, indexes=indexes,
+            parsed=not self._local and not self._options.prefer_grpc,
+        )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         made = self._excluding(wire.filter_of(condition))
@@ -602,7 +701,9 @@ class QdrantBackend(Backend):
 
     @property
     def _writes(self) -> dict[str, Any]:
-        return {"wait": True, **self._shard_of}
+        ordering = self._options.write_ordering
+        ordered = {} if ordering is None else {"ordering": models.WriteOrdering(ordering)}
+        return {"wait": True, **ordered, **self._shard_of}
 
     # Driving
 

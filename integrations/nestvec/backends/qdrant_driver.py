@@ -116,6 +116,7 @@ class Driver:
         self._local: _Local | None = None
         self._client: QdrantClient | None = None
         self._aclient: AsyncQdrantClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._opening = Lock()
 
@@ -130,7 +131,7 @@ class Driver:
         if isinstance(request, Close):
             return self.close()
         try:
-            return getattr(self._open(), request.method)(**request.arguments)
+            return _done(getattr(self._open(), request.method)(**request.arguments))
         except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
             raise self._translated(request, error) from self._shown(error)
 
@@ -139,13 +140,19 @@ class Driver:
             return await asyncio.sleep(request.seconds)
         if isinstance(request, Together):
             turn = asyncio.Semaphore(self._parallel)
-            return await asyncio.gather(*(self._aoutcome(flow, turn) for flow in request.flows))
+            flows = (self._aoutcome(flow, turn) for flow in request.flows)
+            outcomes = await asyncio.gather(*flows, return_exceptions=True)
+            # Only now, so that nothing goes on by itself behind an error.
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, NestvecError):
+                    raise outcome
+            return outcomes
         if isinstance(request, Close):
             return await self.aclose()
         if _is_local(self._settings):
             return await asyncio.to_thread(self.send, request)  # local mode blocks in any colour
         try:
-            return await getattr(self._aopen(), request.method)(**request.arguments)
+            return _done(await getattr(self._aopen(), request.method)(**request.arguments))
         except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
             raise self._translated(request, error) from self._shown(error)
 
@@ -157,10 +164,7 @@ class Driver:
 
     async def _aoutcome(self, flow: Flow[Any], turn: asyncio.Semaphore) -> Any:
         async with turn:
-            try:
-                return await arun(flow, self.asend)
-            except NestvecError as error:
-                return error
+            return await arun(flow, self.asend)
 
     def close(self) -> None:
         self._closed = True
@@ -173,7 +177,7 @@ class Driver:
 
     async def aclose(self) -> None:
         aclient, self._aclient = self._aclient, None
-        if aclient is not None:
+        if aclient is not None and self._loop is asyncio.get_running_loop():
             await aclient.close()
         await asyncio.to_thread(self.close)
 
@@ -188,7 +192,10 @@ class Driver:
 
     def _aopen(self) -> Any:
         self._check_open()
-        self._aclient = self._aclient or AsyncQdrantClient(**self._settings)
+        loop = asyncio.get_running_loop()
+        if self._aclient is None or self._loop is not loop:
+            # A client lives and dies with its event loop: each asyncio.run has another.
+            self._aclient, self._loop = AsyncQdrantClient(**self._settings), loop
         return self._aclient
 
     def _check_open(self) -> None:
@@ -283,14 +290,19 @@ def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _done(answer: Any) -> Any:
+    """Return an answer. Raises Transient where it says that a write is not applied yet."""
+    if isinstance(answer, models.UpdateResult) and answer.status != models.UpdateStatus.COMPLETED:
+        raise Transient(f"the write is {answer.status.value}, but not applied yet")
+    return answer
+
+
 def _translate(error: Exception) -> BackendError:
     """Return what a driver's error says; whether it may pass is in its type."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         told = f"answered {status}: {_told(getattr(error, 'content', b''))}"
-        if status in (401, 403):
-            return BackendError(f"{told}; check api_key, or QDRANT_API_KEY")
-        return Transient(told) if status in _PASSING else BackendError(told)
+        return Transient(told) if status in _PASSING else BackendError(told + _advice(status, told))
     asked = getattr(error, "retry_after_s", None)
     if asked is not None or "Retry-After" in str(error):
         made = Transient(f"answered 429: too many requests ({error})")
@@ -309,6 +321,20 @@ def _translate(error: Exception) -> BackendError:
     if isinstance(error, json.JSONDecodeError):
         return Transient("the answer was cut off, or is not one of Qdrant's; is the URL right?")
     return BackendError(f"refused: {error}")
+
+
+def _advice(status: int, told: str) -> str:
+    """Return what to do about a refusal."""
+    if "Index required" in told:  # strict mode, which Qdrant Cloud has by default
+        return "; here that is store.index_metadata(key, kind), or payload_indexes"
+    if status == 401 or (status == 403 and "trict mode" not in told):
+        return "; check api_key, or QDRANT_API_KEY"
+    if status == 413:
+        return (
+            "; a document is too long for one request, or a filter leaves too many documents to "
+            "nestvec, as store.explain tells; the server's setting is max_request_size_mb"
+        )
+    return ""
 
 
 def _told(content: bytes) -> str:

@@ -15,6 +15,7 @@ from .qdrant_driver import models
 __all__ = ["QdrantOptions", "local", "remote"]
 
 _CONSISTENCY = ("majority", "quorum", "all")
+_ORDERINGS = tuple(order.value for order in models.WriteOrdering)
 _INDEX_TYPES = tuple(kind.value for kind in models.PayloadSchemaType)
 
 
@@ -36,6 +37,8 @@ class QdrantOptions:
     parallel: int = 4
     #: Replicas that must agree on what is read: a number, "majority", "quorum" or "all".
     read_consistency: int | str | None = None
+    #: How replicas agree on the order of writes: "weak", "medium" or "strong".
+    write_ordering: str | None = None
 
     # The collection, when it is made
 
@@ -80,6 +83,10 @@ class QdrantOptions:
                 f"read_consistency is a number or one of {', '.join(_CONSISTENCY)}, "
                 f"got {self.read_consistency!r}"
             )
+        if self.write_ordering not in (None, *_ORDERINGS):
+            raise ConfigError(
+                f"write_ordering is one of {', '.join(_ORDERINGS)}, got {self.write_ordering!r}"
+            )
         if self.sharding_method not in (None, "auto", "custom"):
             raise ConfigError(f"sharding_method is auto or custom, got {self.sharding_method!r}")
         if self.shard_key is not None and self.sharding_method == "auto":
@@ -118,6 +125,11 @@ class QdrantOptions:
             "sharding_method": None if method is None else models.ShardingMethod(method),
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def waiting(self) -> int:
+        """Seconds that a server's nodes may take to agree, within those of a request."""
+        return max(1, int(self.timeout * 0.9))
 
 
 def _shown(options: QdrantOptions, name: str) -> str:

@@ -16,7 +16,7 @@ from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, in_field, nested, oversampled, point_id, vectors
+from .points import Vector, beam, coded, in_field, nested, oversampled, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -27,7 +27,7 @@ __all__ = [
 
 #: TurboQuant came with client and server 1.18.
 _TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
-PRECISIONS = ("float32", "float16", "int8", *_TURBO, "binary")
+PRECISIONS = ("float32", "float16", "int8", "uint8", *_TURBO, "binary")
 
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
@@ -38,26 +38,29 @@ def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models
     return {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
 
 
+def _distance(vector: Vector) -> models.Distance:
+    return models.Distance.EUCLID if vector.datatype == "uint8" else models.Distance.COSINE
+
+
 def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParams:
     return models.VectorParams(
         size=vector.size,
-        distance=models.Distance.COSINE,
-        datatype=models.Datatype.FLOAT16 if vector.half else models.Datatype.FLOAT32,
+        distance=_distance(vector),
+        datatype=models.Datatype(vector.datatype),
         on_disk=not vector.first or vector.quantised is not None,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
     )
 
 
-def new_vector(field: Field) -> Any:
+def new_vector(vector: Vector) -> Any:
     """Return the settings of a named vector that is added. Raises BackendError without them."""
     if not hasattr(models, "DenseVectorNameConfig"):
         raise BackendError("a field is added by qdrant-client 1.18 or newer; upgrade it")
-    half, kinds = field.precision != "float32", models.VectorStorageDatatype
     dense = models.DenseVectorConfig(
-        size=field.length,
-        distance=models.Distance.COSINE,
-        datatype=kinds.FLOAT16 if half else kinds.FLOAT32,
+        size=vector.size,
+        distance=_distance(vector),
+        datatype=models.VectorStorageDatatype(vector.datatype),
     )
     return models.DenseVectorNameConfig(dense=dense)
 
@@ -110,13 +113,24 @@ def query(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
+    exact: bool = False,
     **settings: Any,
 ) -> models.QueryRequest:
-    """Return the one request that runs a plan: prefetches nested from full inwards."""
-    times = in_field(plan)
-    last = None
+    """Return the one request that runs a plan: prefetches nested from full inwards.
+
+    `acorn` is the share of matches below which the graph is walked past the others, `exact` is
+    for stages without the graph.
+    """
+    past = _past(acorn)
+    times, knobs, last = in_field(plan), plan.knobs, None
+    params = _EXACT
     if times is None:
-        last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs))
+        made = _prefetch(queries, name_of, knobs, past, exact=exact)
+        last = nested(plan.stages, condition, made)
+    else:
+        params = _params(plan.stages[0][1], knobs, times, acorn=past, exact=exact)
     full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
     return models.QueryRequest.model_construct(
         # A single object would do for a server; local mode up to 1.19 evaluates it twice.
@@ -124,7 +138,7 @@ def query(
         query=full,
         using=settings.pop("using"),
         filter=condition if last is None else None,
-        params=_EXACT if times is None else _params(plan.stages[0][1], plan.knobs, times),
+        params=params,
         limit=plan.k,
         offset=plan.offset,
         with_payload=True,
@@ -137,10 +151,13 @@ def stage(
     plan: Plan,
     condition: models.Filter | None,
     name_of: Callable[[Field], str],
+    *,
+    acorn: float | None,
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the request that ends with a plan's last stage before full."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs))
+    past = _past(acorn)
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs, past))
     assert last is not None
     return models.QueryRequest.model_construct(
         prefetch=last.prefetch,
@@ -155,25 +172,45 @@ def stage(
     )
 
 
-def _params(limit: int, knobs: Knobs, times: float | None) -> models.SearchParams:
+def _past(acorn: float | None) -> models.AcornSearchParams | None:
+    # Servers before 1.16 do not know it and leave it out.
+    return None if acorn is None else models.AcornSearchParams(enable=True, max_selectivity=acorn)
+
+
+def _params(
+    limit: int,
+    knobs: Knobs,
+    times: float | None,
+    *,
+    acorn: models.AcornSearchParams | None,
+    exact: bool,
+) -> models.SearchParams:
     rescored = models.QuantizationSearchParams(rescore=times is not None, oversampling=times)
-    return models.SearchParams(hnsw_ef=beam(limit, knobs), quantization=rescored)
+    return models.SearchParams(
+        hnsw_ef=beam(limit, knobs), exact=exact, quantization=rescored, acorn=acorn
+    )
 
 
 def _prefetch(
-    queries: Mapping[str, Matrix], name_of: Callable[[Field], str], knobs: Knobs
+    queries: Mapping[str, Matrix],
+    name_of: Callable[[Field], str],
+    knobs: Knobs,
+    acorn: models.AcornSearchParams | None,
+    *,
+    exact: bool = False,
 ) -> Callable[..., models.Prefetch]:
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
-        nearest = models.NearestQuery.model_construct(nearest=queries[field.name].tolist())
+        numbers = coded(queries[field.name], field.precision).tolist()
+        nearest = models.NearestQuery.model_construct(nearest=numbers)
         times = oversampled(field, knobs) if inner is None else None
         return models.Prefetch.model_construct(
             prefetch=None if inner is None else [inner],
             query=nearest,
             using=name_of(field),
             filter=condition,
-            params=_params(limit, knobs, times),
+            params=_params(limit, knobs, times, acorn=acorn, exact=exact),
             limit=limit,
         )
 
@@ -181,10 +218,13 @@ def _prefetch(
 
 
 def points(
-    batch: Batch, payloads: list[dict[str, Any]], part: slice, names: list[str]
+    batch: Batch, payloads: list[dict[str, Any]], part: slice, datatypes: Mapping[str, str]
 ) -> models.Batch:
-    """Return a part of a batch as points, column by column."""
-    columns = {name: _short(batch.vectors[name][part]) for name in names}
+    """Return a part of a batch as points, column by column; `datatypes` names the vectors."""
+    columns = {
+        name: _short(coded(batch.vectors[name][part], datatype))
+        for name, datatype in datatypes.items()
+    }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
 
