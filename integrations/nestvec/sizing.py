@@ -19,10 +19,10 @@ __all__ = ["ENGINES", "Size", "hot_bytes", "size", "sizes"]
 
 #: The engines that are estimated, each with the precisions that its fields can have.
 ENGINES = {
-    "edge": ("float32", "float16", "int8", "turbo", "binary"),
-    "qdrant": ("float32", "float16", "int8", "turbo", "binary"),
+    "edge": ("float32", "float16", "int8", "uint8", "turbo", "binary"),
+    "qdrant": ("float32", "float16", "int8", "uint8", "turbo", "binary"),
     "postgres": ("float32", "float16", "binary"),
-    "memory": ("float32", "float16", "int8", "turbo", "binary"),
+    "memory": ("float32", "float16", "int8", "uint8", "turbo", "binary"),
 }
 
 #: Seconds of one core to put a document of so many numbers into a graph of m=16: a share for each
@@ -187,7 +187,8 @@ def _stored_bytes(nesting: Nesting, count: int) -> int:
         if quantised:
             each += _searched_bytes(field)
         if not (quantised and field.full):  # full is quantised in place
-            each += (2 if quantised else 4 if field.precision == "float32" else 2) * field.length
+            number = {"float32": 4, "uint8": 1}.get(field.precision, 2)
+            each += number * field.length
     return count * each
 
 

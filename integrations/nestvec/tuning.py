@@ -479,7 +479,7 @@ class _Run:
         exact = self._new(Funnel(()))
         front = yield from self._finalists()
         funnels = [t for t in self.tried.values() if t.n and t.funnel.stages]
-        if self._cost(exact) <= min(map(self._cost, front or funnels)):
+        if self._exact_is_best(exact, front or funnels):
             front = [exact]
             self.notes.append(
                 f"an exact scan of {self.count:,} documents is faster than any other plan that "
@@ -505,6 +505,10 @@ class _Run:
         trials = [self._trial(tried) for tried in self.tried.values() if tried.n]
         trials.sort(key=lambda trial: trial.p50)
         return replace(best, trials=tuple(trials), notes=tuple(self.notes))
+
+    def _exact_is_best(self, exact: _Tried, others: Sequence[_Tried]) -> bool:
+        """Return whether an exact scan, which finds everything by definition, beats the others."""
+        return self._cost(exact) <= min(map(self._cost, others))
 
     def _seconds(self, plans: Sequence[_Tried]) -> float:
         """Return about how long it takes to certify plans."""
