@@ -175,19 +175,14 @@ class Collection:
         self.tuned = tuned
 
     def take(self, head: Head) -> None:
-        """Go on with what the collection now records of itself.
-
-        Vectors are also made for fields that are gone: searches under way may still name them.
-        """
-        fields = {field.name: field for field in (*self._made.fields, *head.written.fields)}
-        full = fields.pop("full")
-        self._made = Nesting((*fields.values(), full))
+        """Go on with what the collection now records of itself."""
+        self._made = head.written
         self.head = head
         self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
 
     def vectors(self, query: Any) -> Flow[dict[str, Matrix]]:
         """Return one unit vector per field for a text or a vector."""
-        return (yield from self._queries(query))
+        return (yield from self._queries(query, None))
 
     # Writing
 
@@ -314,7 +309,7 @@ class Collection:
         steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
         where = as_filter(where)
-        queries = yield from self._queries(query)
+        queries = yield from self._queries(query, steps)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
 
@@ -336,7 +331,7 @@ class Collection:
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
         for query in queries:
-            many.append((yield from self._queries(query)))
+            many.append((yield from self._queries(query, steps)))
         found = (yield from self.backend.search_many(many, steps, where)) if many else []
         return [_at_least(least, hits) for hits in found]
 
@@ -355,7 +350,7 @@ class Collection:
         """
         steps = self.plan(funnel, k)
         where = as_filter(where)
-        queries = yield from self._queries(query)
+        queries = yield from self._queries(query, steps)
         entering = yield from self.backend.count(where)
         # So that no stage pays for a cold start.
         yield from self.backend.search(queries, steps, where)
@@ -462,8 +457,8 @@ class Collection:
         rows = yield from self._embed([Record(id, text)])
         return np.asarray(rows[0])
 
-    def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
-        """Return one unit vector per field for a text or a vector."""
+    def _queries(self, query: Any, steps: Plan | None) -> Flow[dict[str, Matrix]]:
+        """Return one unit vector for each field of a plan, or of the nesting, and for full."""
         if isinstance(query, str):
             if not query.strip():
                 raise RecordError(f"query: {_BLANK}")
@@ -471,7 +466,11 @@ class Collection:
             made = yield EmbedderCall("embed_query", (query,))
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
-        return {name: rows[0] for name, rows in nest([query], self._made, ["query"]).items()}
+        nesting = self.nesting
+        if steps is not None:  # as it was when the plan was made: fields may go meanwhile
+            fields = [field for field, _ in steps.stages if field.name != "full"]
+            nesting = Nesting((*fields, nesting.full))
+        return {name: rows[0] for name, rows in nest([query], nesting, ["query"]).items()}
 
     def _need_embedder(self) -> Embedder:
         if self.embedder is None:

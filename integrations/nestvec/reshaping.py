@@ -46,6 +46,7 @@ def add_field(
     collection.backend.check(nesting)
     if head.pending is None:
         yield from _record(collection, replace(head, pending=change))
+    # From here on documents are written with it; those that were under way are filled too.
     yield from collection.backend.add_vector(collection.head, wanted)
     total, done = (yield from collection.backend.count(None)), 0
     filled = -1
@@ -99,12 +100,11 @@ def drop_field(collection: Collection, field: int | str) -> Flow[None]:
 def _parsed(field: int | str, nesting: Nesting) -> Field:
     """Return the field that an item of dims, or a field's name, asks for."""
     for known in nesting.fields:
-        if field in (known.name, known.spec):
+        if str(field) in (known.name, known.spec):
             return known
-    made = Nesting.of((field,), nesting.dim).fields[0]
-    if made.name == "full":
+    if field in ("full", "full:float32", "full:float16"):
         raise NestingError("full is there already; how it is kept cannot be changed")
-    return made
+    return Nesting.of((field,), nesting.dim).fields[0]
 
 
 def _check_pending(collection: Collection, change: str) -> None:

@@ -29,6 +29,9 @@ _SAME = 2e-6
 #: How many documents are ranked at once, and how many queries the engine is asked at once.
 _CHUNK, _TOGETHER = 4_096, 20
 
+#: Seconds of the engine's scans from which another way is looked at.
+_WORTH = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -82,7 +85,7 @@ def exact_answers(
         tell()
         engine_time = (time.perf_counter() - began) / len(some)
         left = len(asked) - start - len(some)
-        if start == 0 and free and left * engine_time > 1:
+        if start == 0 and free and left * engine_time > _WORTH:
             rate = yield from _pass_time(collection, len(asked))
             if rate < left * engine_time:
                 rest = asked[start + len(some) :]

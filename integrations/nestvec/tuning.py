@@ -376,13 +376,17 @@ class _Run:
         After `end` of the budget nothing new is tried.
         """
         tried = self._new(funnel)
-        if not tried.n and self.clock.until(end) < 0:
+        if not tried.n and self.clock.until(end) < 0 and self._funnels():
             return False
         if not tried.n:
             yield from self._look(tried)
         return tried.n > 0 and tried.recall >= self.goal.target - (
             tried.spread() if tried.n < len(self.choosing) and not self._hopeless(tried) else 0
         )
+
+    def _funnels(self) -> list[_Tried]:
+        """Return what was tried, but for the exact scan."""
+        return [tried for tried in self.tried.values() if tried.n and tried.funnel.stages]
 
     def _new(self, funnel: Funnel) -> _Tried:
         """Return the plan with what was measured of it so far."""
@@ -431,11 +435,7 @@ class _Run:
 
     def _passing(self) -> list[_Tried]:
         """Return the plans that met the target so far."""
-        return [
-            tried
-            for tried in self.tried.values()
-            if tried.n and tried.recall >= self.goal.target and tried.funnel.stages
-        ]
+        return [tried for tried in self._funnels() if tried.recall >= self.goal.target]
 
     def _cost(self, tried: _Tried) -> tuple[float, float]:
         """Return what is to be small."""
@@ -478,7 +478,7 @@ class _Run:
         """Return the best plan that keeps the target on queries that it has not seen."""
         exact = self._new(Funnel(()))
         front = yield from self._finalists()
-        funnels = [t for t in self.tried.values() if t.n and t.funnel.stages]
+        funnels = self._funnels()
         if self._exact_is_best(exact, front or funnels):
             front = [exact]
             self.notes.append(

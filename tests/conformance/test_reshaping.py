@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from nestvec import CollectionMismatch, FunnelError, NestingError, Record
@@ -98,6 +98,7 @@ def test_a_change_is_there_for_the_next_one_who_opens(engine: Engine) -> None:
     assert again.search(ROWS[5], k=1, funnel="4:20 6:5")[0].id == "id5"
     again.add_records([Record("new", "", {}, ROWS[0])])
     assert again.verify() == {}
+    again.close()
     with pytest.raises(CollectionMismatch, match="dims 4, 6 of 8"):
         engine.connect(dims=(2, 4))
 
@@ -119,33 +120,30 @@ def test_a_document_without_a_prefix_leaves_the_collection_as_it_was(engine: Eng
 
 def test_searches_and_writes_go_on_meanwhile(engine: Engine) -> None:
     if engine.colour == "async":
-        pytest.skip(
-            "one loop drives one call at a time; the threads of the blocking one are enough"
-        )
+        pytest.skip("one loop drives one call at a time; the threads of the blocking one do it")
     store = filled(engine)
-    ended, failed = threading.Event(), []
+    ended = threading.Event()
+    failed: list[Any] = []
 
-    def search() -> None:
-        rng = np.random.default_rng()
-        while not ended.is_set():
-            i = int(rng.integers(60))
-            try:
-                if store.search(ROWS[i], k=1, funnel="4:30")[0].id != f"id{i}":
-                    failed.append(i)
-            except Exception as error:  # noqa: BLE001
-                failed.append(error)
-
-    def write() -> None:
+    def again_and_again(act: Callable[[int], bool]) -> None:
         n = 0
         while not ended.is_set():
             try:
-                store.add_records([Record(f"w{n}", "", {}, -ROWS[n % 60])])
+                if not act(n):
+                    failed.append(n)
             except Exception as error:  # noqa: BLE001
                 failed.append(error)
             n += 1
 
-    threads = [threading.Thread(target=search) for _ in range(3)]
-    threads.append(threading.Thread(target=write))
+    def search(n: int) -> bool:
+        found: str = store.search(ROWS[n % 60], k=1, funnel="4:30")[0].id
+        return found == f"id{n % 60}"
+
+    def write(n: int) -> bool:
+        return bool(store.add_records([Record(f"w{n % 90}", "", {}, -ROWS[n % 60])]))
+
+    acts = (search, search, search, write)
+    threads = [threading.Thread(target=again_and_again, args=(act,)) for act in acts]
     for thread in threads:
         thread.start()
     try:

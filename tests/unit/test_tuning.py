@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import nestvec
-from nestvec import ConfigError, F, Funnel, Record, RecordError
-from nestvec import tuning
+from nestvec import ConfigError, F, Funnel, Record, RecordError, truth, tuning
 from nestvec.backends.base import drawn_by
 from nestvec.certificate import Tuned
 from nestvec.funnel import Knobs, Stage, widened
@@ -103,12 +102,48 @@ def test_what_is_drawn_follows_from_the_seed(store: nestvec.Store) -> None:
     assert drawn(1) == sorted((f"id{i}" for i in range(3_000)), key=lambda i: drawn_by(i, 1))[:50]
 
 
-def test_a_query_that_is_a_document_is_left_out(store: nestvec.Store) -> None:
-    """With the document itself every plan would find at least a tenth."""
-    tuned = store.tune(0.5, 1, budget_s=5)
-    short = [t for t in tuned.trials if str(t.funnel).startswith("d8:1 ") and t.funnel.stages]
-    assert short
-    assert all(trial.recall < 0.9 for trial in short)
+@pytest.mark.parametrize("funnel", ["8:12", "8:30 32:12", "exact", "32:10 ef=64"])
+def test_a_query_that_is_a_document_is_left_out(store: nestvec.Store, funnel: str) -> None:
+    """It is searched as if the document was not there, whatever the stages are."""
+    backend, query = store._collection.backend, rows(3_000)[17]
+    steps = tuning._with_one_more(store.plan(funnel, 10))
+    queries = nestvec.flow.run(store._collection.vectors(query), store._send)
+    hits = nestvec.flow.run(backend.search(queries, steps, None), backend.send)
+    ids = [hit.id for hit in hits if hit.id != "id17"]
+    store.delete(["id17"])
+    try:
+        assert ids == [hit.id for hit in store.search(query, 10, funnel=funnel)]
+    finally:
+        store.add_records([Record("id17", "text 17", {"n": 17, "even": False}, query)])
+
+
+def free(*_: Any) -> Any:
+    """A pass that takes no time."""
+    return -1.0
+    yield
+
+
+@pytest.mark.parametrize("by_pass", [False, True])
+def test_exact_answers_are_those_of_an_exact_search(
+    store: nestvec.Store, by_pass: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_pass:  # as if one pass over everything were much faster than the engine's scans
+        monkeypatch.setattr(truth, "_TOGETHER", 1)
+        monkeypatch.setattr(truth, "_WORTH", -1.0)
+        monkeypatch.setattr(truth, "_pass_time", free)
+    collection = store._collection
+    asked = []
+    for i, row in enumerate(rows(3_000)[:12]):
+        queries = nestvec.flow.run(collection.vectors(row), store._send)
+        asked.append(truth.Asked(queries, None, f"id{i}"))
+    flow = truth.exact_answers(collection, asked, 5, seconds=60, tell=lambda: None)
+    answers = nestvec.flow.run(flow, store._send)
+    for i, answer in enumerate(answers):
+        hits = store.search(rows(3_000)[i], 6, funnel="exact")
+        assert hits[0].id == f"id{i}"
+        assert answer.ids == tuple(hit.id for hit in hits[1:])
+        assert answer.recall(hits) == 1
+        assert answer.recall(hits[:3]) == pytest.approx(0.4)
 
 
 def test_queries_may_be_given_with_filters(store: nestvec.Store) -> None:

@@ -162,7 +162,7 @@ class EdgeBackend(Backend):
         if name != "full":  # what quantises it is no vector of its own
             (made,) = (vector for vector in vectors(head.written) if vector.name == name)
             yield Call("add_vector", (made,))
-        self._learn(head)
+            self._vectors = vectors(head.written)
 
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
         if vector_name(field) == "full":
@@ -187,7 +187,8 @@ class EdgeBackend(Backend):
 
     def _learn(self, head: Head) -> None:
         self._per_record = head.nesting.dim * 4
-        self._vectors = vectors(head.written)
+        if self._head is None or self._head.pending != head.pending:
+            self._vectors = vectors(head.nesting)
         self._head = head
 
     def upsert(self, batch: Batch) -> Flow[None]:
@@ -197,16 +198,25 @@ class EdgeBackend(Backend):
         ]
         if any("raw" in made for made in payloads):
             yield Call("note_drift")
-        # What quantises the full vector has no numbers of its own.
-        names = [vector.name for vector in self._vectors]
-        # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        matrices = (coded(batch.vectors[each.name], each.datatype) for each in self._vectors)
-        rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
-        points = [
-            qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
-            for id, row, made in zip(batch.ids, rows, payloads, strict=True)
-        ]
-        yield Call("update", (qe.UpdateOperation.upsert_points(points),))
+        while True:
+            # What quantises the full vector has no numbers of its own.
+            kept = self._vectors
+            written = [vector for vector in kept if vector.name in batch.vectors]
+            # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
+            matrices = (coded(batch.vectors[each.name], each.datatype) for each in written)
+            rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
+            names = [vector.name for vector in written]
+            points = [
+                qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
+                for id, row, made in zip(batch.ids, rows, payloads, strict=True)
+            ]
+            try:
+                yield Call("update", (qe.UpdateOperation.upsert_points(points),))
+            except BackendError:
+                if self._vectors is kept:
+                    raise
+                continue  # a field was dropped in this moment, and took the batch with it
+            break
         self._pending += len(batch)
 
     def settle(self) -> Flow[None]:

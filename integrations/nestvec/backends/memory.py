@@ -166,13 +166,14 @@ class _Table:
         """Make a field for the documents that lack it; return for how many."""
         full = self.fields["full"]
         both = Nesting((field, full))
-        self.fields = {field.name: field, **self.fields}
         lacking = [id for id, rows in self.rows.items() if field.name not in rows]
         if lacking:
-            made = nest([self.records[id].vector for id in lacking], both, lacking)[field.name]
+            names = [f"record {id!r}" for id in lacking]
+            made = nest([self.records[id].vector for id in lacking], both, names)[field.name]
             for id, row in zip(lacking, keep(field, made), strict=True):
                 self.rows[id][field.name] = row
             self.matrices.clear()
+        self.fields = {field.name: field, **self.fields}
         return len(lacking)
 
     def forget(self, head: Head, field: Field) -> None:
@@ -217,7 +218,11 @@ class _Table:
         return dict(self.indexed)
 
     def upsert(self, batch: Batch) -> None:
-        kept = {name: keep(field, batch.vectors[name]) for name, field in self.fields.items()}
+        kept = {
+            name: keep(field, batch.vectors[name])
+            for name, field in self.fields.items()
+            if name in batch.vectors
+        }
         for i, id in enumerate(batch.ids):
             vector = batch.vectors["full"][i]
             self.records[id] = Record(id, batch.texts[i], batch.metadatas[i], vector)

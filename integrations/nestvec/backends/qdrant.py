@@ -157,8 +157,12 @@ class QdrantBackend(Backend):
         return head
 
     def _hold(self, head: Head) -> None:
-        self._datatypes = {vector.name: vector.datatype for vector in vectors(head.written)}
+        if self._head is None or self._head.pending != head.pending:
+            self._write_as(head.nesting)
         self._head = head
+
+    def _write_as(self, nesting: Nesting) -> None:
+        self._datatypes = {vector.name: vector.datatype for vector in vectors(nesting)}
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
         options, where = self._options, self._layout.where
@@ -236,7 +240,7 @@ class QdrantBackend(Backend):
             yield from self._ask(
                 "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(made)
             )
-        self._hold(head)
+        self._write_as(head.written)
 
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
         name = vector_name(field)
@@ -277,7 +281,7 @@ class QdrantBackend(Backend):
             yield from self._ask("update_collection", vectors_config=wire.unquantised(name))
         elif name in (yield from self._held()):
             yield from self._ask("delete_vector_name", vector_name=name)
-        self._hold(head)
+        self._write_as(head.nesting)
 
     def _held(self) -> Flow[dict[str, models.VectorParams]]:
         return named_vectors((yield from self._ask("get_collection")).config)
@@ -360,7 +364,7 @@ class QdrantBackend(Backend):
 
     def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
         """Yield as many parts as are sent at once, and more where these would be too large."""
-        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._datatypes)
+        numbers = _NUMBER * sum(rows.shape[1] for rows in batch.vectors.values())
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
@@ -373,8 +377,16 @@ class QdrantBackend(Backend):
 
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
-        made = wire.points(batch, payloads, part, self._datatypes)
-        yield from self._ask("upsert", points=made, **self._writes)
+        while True:
+            kept = self._datatypes
+            made = wire.points(batch, payloads, part, kept)
+            try:
+                yield from self._ask("upsert", points=made, **self._writes)
+            except BackendError:
+                if self._datatypes is kept:
+                    raise
+                continue  # a field was dropped in this moment, and took the batch with it
+            return
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
         missing = [id for part in failed for id in batch.ids[part]]

@@ -224,6 +224,7 @@ def points(
     columns = {
         name: _short(coded(batch.vectors[name][part], datatype))
         for name, datatype in datatypes.items()
+        if name in batch.vectors
     }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
