@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, tune, size, delete.
+"""The command line: nestvec demo, add, search, info, index, tune, size, add-field, verify, delete.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -344,7 +344,72 @@ def size(
         cli_tuning.show_sizes(count, dim, found)
 
 
+@app.command(name="add-field")
+def add_field(
+    url: Url,
+    field: Annotated[str, typer.Argument(help="Such as 128, 256:int8 or full:binary.")],
+    *,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Add a field, made of the full vectors that are there; run it again after a break.
+
+    Others go on searching and writing meanwhile; nothing is embedded.
+    """
+    with connect(url, collection=collection) as store:
+        with console.counted("adding a field") as told:
+            store.add_field(field, progress=told)
+        _changed(store, as_json=as_json)
+
+
+@app.command(name="drop-field")
+def drop_field(
+    url: Url,
+    field: Annotated[str, typer.Argument(help="Such as 64.")],
+    *,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Drop a field; run it again after a break."""
+    with connect(url, collection=collection) as store:
+        store.drop_field(field)
+        _changed(store, as_json=as_json)
+
+
+@app.command()
+def verify(
+    url: Url,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be made of the full vectors.")
+    ] = False,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    as_json: Json = False,
+) -> None:
+    """Find documents whose fields are lacking or wrong; ends with 1 where there are any left."""
+    with (
+        connect(url, collection=collection, embedder=embedder) as store,
+        console.counted("mending" if repair else "reading") as told,
+    ):
+        found = store.repair(progress=told) if repair else store.verify(progress=told)
+    if as_json:
+        _print(found)
+    else:
+        cli_tuning.show_faults(found)
+    if found:
+        raise typer.Exit(1)
+
+
 # Opening and storing
+
+
+def _changed(store: Store, *, as_json: bool) -> None:
+    known = store.info()
+    if as_json:
+        _print(asdict(known))
+    else:
+        console.info(known)
 
 
 def _open_or_make(url: str, collection: str, dims: str | None, embedder: str | None) -> Store:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import console
-from .certificate import Tuned
+from .certificate import Trial, Tuned
 from .errors import ConfigError
 from .sizing import Size
 
-__all__ = ["read_queries", "show", "show_sizes", "told"]
+__all__ = ["read_queries", "show", "show_faults", "show_sizes", "told"]
 
 #: How many other plans are shown.
 _SHOWN = 8
+
+#: How many documents with faults are shown.
+_FAULTS = 20
 
 
 def show_sizes(count: int, dim: int, found: Sequence[Size]) -> None:
@@ -57,6 +60,17 @@ def read_queries(path: Path) -> Iterator[Any]:
                 raise ConfigError(f"{path}, line {n}: no JSON ({error})") from None
         elif line:
             yield line
+
+
+def show_faults(found: Mapping[str, Sequence[str]]) -> None:
+    """Show the documents that have faults, some of them by name."""
+    if not found:
+        console.say("every document has all of its fields, as they should be")
+        return
+    rows = [(id, "; ".join(faults)) for id, faults in list(found.items())[:_FAULTS]]
+    console.table(("document", "lacking or wrong"), rows)
+    more = len(found) - len(rows)
+    console.say(f"{len(found):,} documents" + (f", {more:,} of them not shown" if more else ""))
 
 
 def told(tuned: Tuned, drawn: Sequence[Path]) -> dict[str, Any]:
@@ -101,12 +115,21 @@ def show(tuned: Tuned, drawn: Sequence[Path]) -> None:
         ("also tried", "recall", "p50 ms", "hot"),
         [
             (str(t.funnel), f"{t.recall:.4f}", f"{t.p50:.2f}", _bytes(t.memory))
-            for t in [t for t in tuned.trials if t.whole and t.funnel.stages][:_SHOWN]
+            for t in _shown(tuned)
         ],
         right=("recall", "p50 ms", "hot"),
     )
     for path in drawn:
         console.say(f"drawn: {path}")
+
+
+def _shown(tuned: Tuned) -> list[Trial]:
+    """Return the fastest other plans that found enough, or where none did the surest."""
+    assert tuned.certificate is not None
+    target = tuned.certificate.target
+    whole = [trial for trial in tuned.trials if trial.whole and trial.funnel.stages]
+    enough = [trial for trial in whole if trial.recall >= target]
+    return (enough or sorted(whole, key=lambda trial: -trial.recall))[:_SHOWN]
 
 
 def _show_advice(tuned: Tuned) -> None:

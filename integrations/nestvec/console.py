@@ -195,3 +195,10 @@ def share(label: str) -> Iterator[Callable[[str, float], None]]:
         yield lambda what, done: shown.update(
             task, completed=done, description=f"{label}: {one_line(what, 40):40}"
         )
+
+
+@contextmanager
+def counted(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of how many of how many are done; yield what is told both."""
+    with share(label) as told:
+        yield lambda done, total: told(f"{done:,} of {total:,}", done / max(1, total))

@@ -140,7 +140,7 @@ class EdgeBackend(Backend):
         return head
 
     def ready(self, head: Head) -> Flow[None]:
-        yield Call("load")
+        yield Call("load", (head,))
         info = yield Call("info")
         self._learn(head)
         self._indexes = {
@@ -668,8 +668,32 @@ class _Driver:
             self.lock.release()
             raise
 
-    def load(self) -> None:
-        self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+    def load(self, head: Head) -> None:
+        place = str(self.path / "shard")
+        try:
+            self.shard = qe.EdgeShard.load(place)
+        except Exception:
+            # The engine adds and drops a vector segment by segment, and what a kill leaves in
+            # between it does not open. It is of a field that is made again or was to go.
+            if head.pending is None:
+                raise
+            pending = Nesting.of((head.pending[1:],), head.nesting.dim).fields[0]
+            self._strip(vector_name(pending))
+            graphs = (*head.added, head.nesting.fields[0].name)
+            self.shard = qe.EdgeShard.load(place, config(head.nesting, self.options, graphs))
+
+    def _strip(self, name: str) -> None:
+        """Remove a named vector from the files of all segments."""
+        shard = self.path / "shard"
+        for file in (shard / "edge_config.json", *shard.glob("segments/*/segment.json")):
+            told = json.loads(file.read_text())
+            (told["config"]["vector_data"] if "config" in told else told["vectors"]).pop(name, None)
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps(told))
+            new.replace(file)
+        for part in ("vector_storage", "vector_index"):
+            for directory in shard.glob(f"segments/*/{part}-{name}"):
+                shutil.rmtree(directory)
 
     def create(self, head: Head) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,9 @@ __all__ = ["PostgresBackend", "PostgresOptions"]
 #: Below so many documents reading all of them is as fast as an index.
 _INDEX_FROM = 10_000
 
+#: How often what deadlocked is run again; the server takes a second to notice each time.
+_TRIES = 10
+
 #: What hnsw.ef_search can be; above it a session takes 40 instead, with a warning.
 _MAX_EF = 1_000
 
@@ -133,8 +136,20 @@ class PostgresBackend(Backend):
             )
 
     def drop_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
-        yield Apart(self._table.drop_index(field), self._table.drop_column(field))
+        table = self._table
+        yield from self._persisting(table.drop_index(field), table.drop_column(field))
         self._indexed -= {field.name}
+
+    def _persisting(self, *statements: Statement) -> Flow[None]:
+        """Run statements, again where they met what a client that is gone still has under way."""
+        for left in reversed(range(_TRIES)):
+            try:
+                yield Apart(*statements)
+            except BackendError as error:
+                if sqlstate(error) != "40P01" or not left:  # a deadlock
+                    raise
+            else:
+                return
 
     def record(self, head: Head) -> Flow[None]:
         (changed,) = yield Query(self._heads.change(self.collection, head.to_json()), reads=False)
@@ -265,7 +280,7 @@ class PostgresBackend(Backend):
             return  # another session is building it
         if state is None or not state[0]:
             # Where a build broke off, an invalid index is left of it.
-            yield Apart(
+            yield from self._persisting(
                 *self._build_settings(),
                 *([] if state is None else [table.drop_index(field)]),
                 table.make_index(field, options.index, options.index_options),
