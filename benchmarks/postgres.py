@@ -1,7 +1,8 @@
 """nestvec on Postgres beside plain pgvector and langchain-postgres: one server, one run.
 
     pip install 'nestvec[postgres-embedded]' langchain-postgres==0.0.19
-    python benchmarks/postgres.py [--records 200000] [--ingest 50000] [--peer 5000] [--json FILE]
+    python benchmarks/postgres.py [--records 200000] [--ingest 50000] [--peer 5000]
+        [--storage 200000] [--json FILE]
 
 Ratios are what counts: every side runs on the same server, in the same minutes. Without --url an
 embedded server is started for the run, with 4 GB of shared buffers.
@@ -28,8 +29,9 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 import nestvec
 from nestvec import Record, Store
 from nestvec.backends.postgres_embedded import get_server
-from nestvec.backends.postgres_wire import Raw, query_bytes
-from nestvec.nesting import Field, Matrix
+from nestvec.backends.postgres_wire import Raw, Row, binary_rows, copied, query_bytes
+from nestvec.nesting import Field, Matrix, nest
+from nestvec.records import Batch
 
 DIM, K, FLOOR, QUERIES = 1024, 10, 0.98, 300
 SCALE = ((1.0 + np.arange(DIM)) ** -0.5).astype(np.float32)
@@ -123,6 +125,56 @@ def ingest(url: str, rows: Matrix, peer_rows: int) -> dict[str, float]:
     for name, _, _ in ROUNDS[1:]:
         rates[f"{name}_ratio"] = rates[name] / max(rates["peer_new"], rates[f"peer_{name}"])
     return rates
+
+
+def merging(url: str, rows: Matrix) -> dict[str, float]:
+    """Return the p50 of replacing 512 documents: over arrays, and over a table filled by COPY."""
+    merge = SQL(
+        'INSERT INTO merging AS kept (id, text, metadata, "full") SELECT * FROM given ORDER BY id'
+        " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
+        ' "full" = excluded."full" WHERE kept.text <> excluded.text OR kept.metadata::text <>'
+        ' excluded.metadata::text OR kept."full" <> excluded."full"'
+    )
+    times: dict[str, list[float]] = {"arrays": [], "copy": []}
+    with (
+        fresh(url, "merging", dims=(64, 256), index="none") as store,
+        psycopg.connect(url, autocommit=True) as connection,
+    ):
+        store.add_records(records(rows))
+        connection.adapters.register_dumper(Raw, _raw_dumper())
+        table = store._collection.backend._table  # type: ignore[attr-defined]  # noqa: SLF001
+
+        def over_arrays(given: list[Row]) -> None:
+            for statement in table.upsert(given):
+                connection.execute(statement.sql, statement.params)
+
+        def over_copy(given: list[Row]) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(
+                    "CREATE TEMPORARY TABLE given ON COMMIT DROP AS"
+                    ' SELECT id, text, metadata, "full" FROM merging LIMIT 0'
+                )
+                with cursor.copy("COPY given FROM STDIN (FORMAT binary)") as copy:
+                    copy.write(copied(given))
+                cursor.execute(merge)
+
+        sides = {"arrays": over_arrays, "copy": over_copy}
+        for change in range(1, 5):
+            changed = list(records(rows * (-1) ** change, change))
+            for n, start in enumerate(range(0, len(changed) - 511, 512)):
+                given = changed[start : start + 512]
+                batch = Batch(
+                    [record.id for record in given],
+                    [record.text for record in given],
+                    [dict(record.metadata) for record in given],
+                    nest([record.vector for record in given], table.nesting),
+                )
+                made = list(binary_rows(batch, table.nesting.full))
+                name = ("arrays", "copy")[(n + change) % 2]
+                times[name].append(timed(partial(sides[name], made)))
+        store.drop()
+    found = {f"{name}_ms": statistics.median(each) * 1000 for name, each in times.items()}
+    return found | {"copy_over_arrays": found["copy_ms"] / found["arrays_ms"]}
 
 
 # Searching
@@ -325,18 +377,21 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--ingest", type=int, default=50_000)
     parser.add_argument("--peer", type=int, default=5_000)
+    parser.add_argument("--storage", type=int, help="as many as --records, if left out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     url = options.url or own_server(Path(tempfile.mkdtemp(prefix="nestvec-bench-")))
     results: dict[str, Any] = {}
     if options.ingest:
         results["ingest"] = ingest(url, vectors(options.ingest), options.peer)
+        results["ingest"] |= merging(url, vectors(10_000))
         print(json.dumps(results["ingest"], indent=2), flush=True)
     if options.records:
-        rows = vectors(options.records)
-        found = results["search"] = search(url, rows)
-        found["storage"] = external(url, rows, vectors(QUERIES, seed=1), 150)
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        results["search"] = search(url, vectors(options.records))
+        print(json.dumps(results["search"], indent=2, ensure_ascii=False), flush=True)
+    if stored := options.records if options.storage is None else options.storage:
+        results["storage"] = external(url, vectors(stored), vectors(QUERIES, seed=1), 150)
+        print(json.dumps(results["storage"], indent=2))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False))
 

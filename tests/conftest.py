@@ -1,5 +1,8 @@
 """Settings for every suite."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -29,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an option of connect for --qdrant-url, as replication_factor=2 or prefer_grpc=true",
+        help="an option of connect for Qdrant, as replication_factor=2 or prefer_grpc=true",
     )
     parser.addoption(
         "--fuzz-seconds", type=float, default=2.0, help="how long filters are fuzzed, at least"
@@ -40,8 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     postgres.dsn = config.getoption("--pg-dsn")
     if config.getoption("--pg-pooled"):
         postgres.settings["pgbouncer"] = True
-    if url := config.getoption("--qdrant-url"):
-        qdrant.use(url, config.getoption("--qdrant-option"))
+    qdrant.use(config.getoption("--qdrant-url"), config.getoption("--qdrant-option"))
 
 
 def pytest_unconfigure() -> None:
@@ -54,3 +56,10 @@ def fuzz_seconds(request: pytest.FixtureRequest) -> float:
     """How long a fuzz test goes on."""
     seconds: float = request.config.getoption("--fuzz-seconds")
     return seconds
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """What the tests of a module left open is blamed on the module, not on one that runs later."""
+    yield
+    gc.collect()

@@ -12,6 +12,7 @@ from typing import Any
 
 from qdrant_client import QdrantClient
 
+from .grpc_server import beside
 from .rest_server import running
 
 #: What --qdrant-url gave; QDRANT_API_KEY is its key.
@@ -27,7 +28,7 @@ lacks: set[str] = set()
 _OURS = f"nestvec-test-{uuid.uuid4().hex[:8]}"
 
 
-def use(given: str, named: list[str]) -> None:
+def use(given: str | None, named: list[str]) -> None:
     """Take a server and options such as `replication_factor=2`; learn what the server lacks."""
     global url  # noqa: PLW0603
     url = given
@@ -37,6 +38,8 @@ def use(given: str, named: list[str]) -> None:
             options[name] = json.loads(value)
         except ValueError:
             options[name] = value
+    if url is None:
+        return
     with closing(admin()) as client:
         major, minor = map(int, client.info().version.split(".")[:2])
     if (major, minor) < (1, 18):
@@ -52,20 +55,34 @@ def admin() -> QdrantClient:
 
 def server() -> str:
     """Return the URL of a server."""
-    return stand_in() if url is None else url
+    return stand_in()[0] if url is None else url
+
+
+def place() -> dict[str, Any]:
+    """Return the URL of a server and the options of connect."""
+    if url is None and options.get("prefer_grpc"):
+        return {**grpc_place(), **options}
+    return {"url": server(), **options}
+
+
+def grpc_place() -> dict[str, Any]:
+    """Return the URL of the server that is not real, and the options to ask it over gRPC."""
+    there, port = stand_in()
+    return {"url": there, "prefer_grpc": True, "grpc_port": port}
 
 
 @cache
-def stand_in() -> str:
-    """Return the URL of the server that is not real; it ends with the tests."""
+def stand_in() -> tuple[str, int]:
+    """Return URL and gRPC port of the server that is not real; it ends with the tests."""
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(running()).url
+    server = stack.enter_context(running())
+    return server.url, stack.enter_context(beside(server))
 
 
 def space() -> str:
     """Return the URL of a server that is not real and has no collections."""
-    return f"{stand_in()}/space-{uuid.uuid4().hex}"
+    return f"{stand_in()[0]}/space-{uuid.uuid4().hex}"
 
 
 def prefix() -> str:

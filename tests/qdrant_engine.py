@@ -114,6 +114,7 @@ class Collection:
                     "deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
                     "default_segment_number": 0, "flush_interval_sec": 5,
                 },
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "metadata": self.metadata or None,
             },
             "payload_schema": self.indexes,
@@ -289,7 +290,12 @@ def _params(params: models.SearchParams | None) -> qe.SearchParams | None:
         ignore=bool(params.quantization.ignore), rescore=params.quantization.rescore,
         oversampling=params.quantization.oversampling,
     )  # fmt: skip
-    return qe.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised)
+    acorn: Any = params.acorn and qe.AcornSearchParams(
+        enable=bool(params.acorn.enable), max_selectivity=params.acorn.max_selectivity
+    )
+    return qe.SearchParams(
+        hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantised, acorn=acorn
+    )
 
 
 def _filter(given: models.Filter | None) -> qe.Filter | None:

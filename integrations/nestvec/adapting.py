@@ -7,6 +7,7 @@ A request of these flows is a call of a method of the store, `methodcaller("sear
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -16,12 +17,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from dataclasses import asdict
 from functools import wraps
 from operator import methodcaller
 from threading import Lock, current_thread, main_thread
 from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -51,6 +54,11 @@ class Stores:
     """
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
+        if not isinstance(store, (Store, AsyncStore)):
+            raise ConfigError(
+                f"an adapter takes a Store or an AsyncStore, got {type(store)}; nestvec.connect "
+                "opens one"
+            )
         self.store = store.as_sync() if isinstance(store, AsyncStore) else store
         self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
         self._loop = _running() if astore or isinstance(store, AsyncStore) else None
@@ -63,6 +71,7 @@ class Stores:
         """Drive a flow as `run` does, without blocking the event loop."""
         if self._loop is None and current_thread() is main_thread():
             self._loop = _running()
+            _awaiting.add(self)
         if self._loop is _running():
             return await arun(flow, self._asend)
         return await asyncio.to_thread(self.run, flow)
@@ -79,6 +88,7 @@ class Stores:
 
     def close(self) -> None:
         """Let go of the engine; while an event loop runs, of what is blocking only."""
+        _awaiting.discard(self)
         self.store.close()
         loop = self._loop
         if loop is not None and not loop.is_closed() and not loop.is_running() and not _running():
@@ -89,6 +99,17 @@ class Stores:
         if self._loop in (None, _running()):
             await self.astore.close()
         await asyncio.to_thread(self.store.close)
+
+
+#: What may have connections in a loop that nobody will run again, such as a framework's.
+_awaiting: WeakSet[Stores] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for stores in list(_awaiting):
+        with suppress(RuntimeError):  # what would use a thread: there are none any more
+            stores.close()
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

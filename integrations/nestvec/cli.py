@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, tune, size, add-field, verify, delete.
+"""The command line: demo, add, search, info, index, models, evaluate, tune, size, add-field, …
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -10,7 +10,9 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +20,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_tuning, console, demo, passages, stdlib_docs
+from . import cli_tuning, console, datasets, demo, evaluation, passages, stdlib_docs
 from .conditions import condition
+from .embedders.profiles import PROFILES, UntrainedPrefix
 from .errors import CollectionMissing, ConfigError, NestvecError
 from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
@@ -47,7 +50,10 @@ Collection = Annotated[str, typer.Option(help="The collection's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Embedder = Annotated[
     str | None,
-    typer.Option(help="The embedding model; without it, the one that the collection records."),
+    typer.Option(
+        help="The embedding model: static, st:NAME_OR_DIR[?layers=13] or openai:MODEL[@BASE_URL]; "
+        "without it, the one that the collection records."
+    ),
 ]
 Dims = Annotated[
     str | None, typer.Option(help=f"The fields of a new collection; {DIMS} if not given.")
@@ -221,7 +227,9 @@ def index(
     """Index a collection now, while others read and write; an add does so when it pays."""
     with connect(url, collection=collection) as store:
         for text in metadata or ():
-            key, _, kind = text.rpartition("=")
+            key, equals, kind = text.rpartition("=")
+            if not equals:
+                raise ConfigError(f"--metadata takes KEY=KIND, as in year=int, got {text!r}")
             store.index_metadata(key, kind)
         if not metadata:
             with console.progress("indexing", 100, unit="percent") as advance:
@@ -401,6 +409,86 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def models(*, as_json: Json = False) -> None:
+    """List the embedding models that are known, and what they were trained for.
+
+    An unknown model works too: what it declares of itself is read.
+    """
+    if as_json:
+        _print([asdict(profile) for profile in PROFILES])
+    else:
+        console.models(PROFILES)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder in BEIR's form, or a JSON Lines or TSV file of questions and answers, "
+            "or of pairs and scores.",
+        ),
+    ],
+    *,
+    embedder: Annotated[str, typer.Option(help="The embedding model.")] = EMBEDDER,
+    dims: Annotated[
+        str | None,
+        typer.Option(help="Prefix lengths, and full; 32,64,128,256,full if not given."),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Measure the model with so many layers, such as 6,12: layers by dims."),
+    ] = None,
+    funnel: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure a funnel such as '64:100' too. May be given again."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many hits are judged.")] = 10,
+    split: Annotated[str, typer.Option(help="Which qrels of a folder.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Keep the result here, as JSON.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keep vectors in this directory, for the next run and after a stop."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it here: .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an embedding model by prefix length, layers and funnel, on your own data."""
+    for file in (out, plot):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ConfigError(f"no directory {str(file.parent)!r} to write {file.name} into")
+    loaded = datasets.load(data, split)
+    kept = None if layers is None else _counts(layers)
+    with console.progress("embedding", loaded.texts * len(kept or [0]), unit="texts") as advance:
+        result = evaluation.evaluate(
+            embedder, loaded, dims=evaluation.DIMS if dims is None else dims, layers=kept,
+            funnels=funnel or [], k=k, cache=cache, advance=advance,
+        )  # fmt: skip
+    if out is not None:
+        result.save(out)
+    if plot is not None:
+        result.plot(plot)
+    if as_json:
+        _print(result.to_dict())
+        return
+    took = "" if result.seconds is None else f", {result.seconds:,.1f} s to embed"
+    console.say(
+        f"{result.embedder} on {result.dataset}: {_several(result.queries, result.unit)}, "
+        f"{_several(result.documents, 'text')}{took}",
+        style="bold",
+    )
+    console.say(result.table())
+
+
+def _counts(layers: str) -> list[int]:
+    try:
+        return [int(n) for n in layers.split(",")]
+    except ValueError:
+        raise ConfigError(f"layers are numbers such as 6,12, got {layers!r}") from None
+
+
 # Opening and storing
 
 
@@ -525,7 +613,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may know less than a document says
     try:
-        code = app(args, prog_name=_program(), standalone_mode=False)
+        with _warning_in_one_line():
+            code = app(args, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has seen enough; what is still buffered must not fail at exit again.
@@ -539,6 +628,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == 130:
         sys.stderr.write("interrupted; what was stored is kept\n")
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _warning_in_one_line() -> Iterator[None]:
+    """Show our warnings without the line of code that they came from."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UntrainedPrefix):
+                sys.stderr.write(f"warning: {message}\n")
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _report(error: Exception, *, as_json: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import (
     AsyncIterable,
-    Callable,
     Iterable,
     Iterator,
     Mapping,
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from .advice import filter_advice
 from .backends.base import KINDS, Backend, Head
 from .certificate import Tuned
-from .embedders import Embedder
+from .embedders import Embedder, recorded, resolve
+from .embedders.profiles import UntrainedPrefix, advice, profile_of
 from .errors import (
     CollectionMismatch,
     CollectionMissing,
@@ -31,7 +33,6 @@ from .errors import (
     RecordError,
 )
 from .filter_forms import Where, as_filter
-from .filter_nodes import Keyed, leaves
 from .filter_values import checked_key, path, spelled
 from .filters import And, Filter
 from .flow import Call, Flow
@@ -47,14 +48,12 @@ from .records import (
     StageTrace,
     Trace,
     check_id,
+    is_image,
     plain,
 )
 from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "Width", "open_collection"]
-
-#: How many documents a filter may read in each query before `explain` warns.
-MANY = 10_000
 
 _BLANK = "text is blank, so it cannot be embedded"
 
@@ -73,14 +72,15 @@ class Width:
 def open_collection(
     backend: Backend,
     dims: str | Iterable[int | str] | None,
-    embedder: Callable[[str | None], Embedder | None],
+    embedder: Any,
     dim: int | None,
     batch_size: int,
 ) -> Flow[Collection]:
     """Open the backend's collection, or make it if there is none and `dims` says how.
 
-    `embedder` is asked with the recorded name, or None for a new collection.
+    Without an embedder, what was recorded is made again where its name tells how.
     """
+    model = None if embedder is None else resolve(embedder)
     head: Head | None = yield from backend.load()
     if head is None:
         if dims is None:
@@ -88,18 +88,20 @@ def open_collection(
                 f"no collection {backend.collection!r} in {backend.url}; to make it say which "
                 "fields it has, as in dims=(64, 256)"
             )
-        model = embedder(None)
         name = None if model is None else model.name
         made = None if model is None else (yield Width(model))
         head = Head(Nesting.of(dims, _width(name, made, dim)), name)
         backend.check(head.nesting)
+        _advise(model, head.nesting)
         yield from backend.create(head)
     else:
-        model = embedder(head.embedder)
         width = dim if model is None else (yield Width(model))
         _check_same(backend, head, dims, model, width)
+        # Its width is checked when it is used: reading about a collection loads no model.
+        model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
-    return Collection(backend, head, model, batch_size)
+    made_here = embedder is None or isinstance(embedder, str)
+    return Collection(backend, head, model, batch_size, model if made_here else None)
 
 
 def _width(name: str | None, made: int | None, dim: int | None) -> int:
@@ -114,6 +116,13 @@ def _width(name: str | None, made: int | None, dim: int | None) -> int:
     width = dim if made is None else made
     assert width is not None
     return width
+
+
+def _advise(model: Embedder | None, nesting: Nesting) -> None:
+    """Warn of prefixes that the model is known not to be trained for."""
+    said = None if model is None else advice(profile_of(model), nesting.dim, nesting.fields)
+    if said is not None:
+        warnings.warn(said, UntrainedPrefix, stacklevel=5)  # where connect is called
 
 
 def _check_same(
@@ -145,9 +154,15 @@ class Collection:
     """An open collection: its nesting, its embedder and its backend."""
 
     def __init__(
-        self, backend: Backend, head: Head, embedder: Embedder | None, batch_size: int
+        self,
+        backend: Backend,
+        head: Head,
+        embedder: Embedder | None,
+        batch_size: int,
+        made: Embedder | None = None,
     ) -> None:
         self.backend, self.head, self.embedder = backend, head, embedder
+        self.made = made  # the embedder, where nobody else has it
         self.batch_size = batch_size
         self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
         self._made = head.written
@@ -188,18 +203,19 @@ class Collection:
 
     def add(
         self,
-        texts: Iterable[str] | AsyncIterable[str],
+        texts: Iterable[Any] | AsyncIterable[Any],
         metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         ids: Iterable[Any] | None = None,
         *,
         vectors: Iterable[Any] | None = None,
         batch_size: int | None = None,
     ) -> Flow[list[str]]:
-        """Embed and store texts; return their ids in order.
+        """Embed and store texts, or images where the embedder takes them; return their ids.
 
         Any iterable will do, also a generator: it is read one batch at a time. Adding an id
         again replaces the document; within one call the last one wins. Ids that are not given
-        are random UUIDs. A text with a vector is not embedded. Raises RecordError, which names
+        are random UUIDs. A text with a vector is not embedded. An image is a `pathlib.Path`, whose
+        text is the path, or a PIL image; a string is always a text. Raises RecordError, which names
         the record, EmbedderError, or BackendError; a batch that fails leaves nothing of itself
         behind, and the error's `stored` lists the ids of the batches before it.
         """
@@ -298,7 +314,7 @@ class Collection:
         min_score: float | None = None,
         offset: int = 0,
     ) -> Flow[list[Hit]]:
-        """Return the k best hits for a text or a vector, best first.
+        """Return the k best hits for a text, an image or a vector, best first.
 
         `where` limits the candidates of the first stage. `funnel` is None for the collection's
         own plan, a text such as "64:200 256:40", "exact", or a Funnel. `min_score` is a cosine;
@@ -308,7 +324,7 @@ class Collection:
         """
         steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
-        where = as_filter(where)
+        where = _limiting(where)
         queries = yield from self._queries(query, steps)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
@@ -326,7 +342,7 @@ class Collection:
         """Return the hits of each query, as `search` does, asking the engine only once."""
         steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
-        where = as_filter(where)
+        where = _limiting(where)
         if isinstance(queries, str):
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
@@ -349,7 +365,7 @@ class Collection:
         Raises as `search` does.
         """
         steps = self.plan(funnel, k)
-        where = as_filter(where)
+        where = _limiting(where)
         queries = yield from self._queries(query, steps)
         entering = yield from self.backend.count(where)
         # So that no stage pays for a cold start.
@@ -366,12 +382,14 @@ class Collection:
         exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
         found = {hit.id for hit in hits} & {hit.id for hit in exact}
         overlap = len(found) / len(exact) if exact else 1.0
-        served = None
+        served: FilterTrace | None = None
+        warnings: tuple[str, ...] = ()
         if where is not None:
             served = yield from self.backend.filtering(queries, steps, where)
+            warnings = yield from filter_advice(where, served, self.backend)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
-            _warnings(where, served, self.backend),
+            warnings,
         )  # fmt: skip
 
     def get(self, ids: Iterable[Any], *, vectors: bool = False) -> Flow[list[Record]]:
@@ -385,7 +403,7 @@ class Collection:
 
     def count(self, where: Where | None = None) -> Flow[int]:
         """Return how many documents there are, or how many a filter matches."""
-        return (yield from self.backend.count(as_filter(where)))
+        return (yield from self.backend.count(_limiting(where)))
 
     def page(
         self, where: Filter | None, after: Any, vectors: bool
@@ -426,9 +444,11 @@ class Collection:
         vectors: list[Any] = [record.vector for record in records]
         missing = [i for i, vector in enumerate(vectors) if vector is None]
         if missing:
-            made = yield from self._embed([records[i] for i in missing])
-            for i, vector in zip(missing, made, strict=True):
-                vectors[i] = vector
+            for images in (False, True):
+                which = [i for i in missing if (records[i].image is not None) == images]
+                made = yield from self._embed([records[i] for i in which], images)
+                for i, vector in zip(which, made, strict=True):
+                    vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
             nested = nest(vectors, self._made, names)
@@ -436,18 +456,24 @@ class Collection:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
 
-    def _embed(self, records: list[Record]) -> Flow[Matrix]:
+    def _embed(self, records: list[Record], images: bool) -> Flow[Matrix | list[Any]]:
+        """Return the unit vectors of records, all of them images or all of them texts."""
+        if not records:
+            return []
         for record in records:
-            if not record.text.strip():
+            if not images and not record.text.strip():
                 raise RecordError(
                     f"record {record.id!r}: {_BLANK}; give it a vector or leave it out"
                 )
         embedder = self._need_embedder()
-        texts = [record.text for record in records]
-        made = yield EmbedderCall("embed_documents", (texts,))
+        if images:
+            _need_images(embedder, f"record {records[0].id!r}")
+            made = yield EmbedderCall("embed_images", ([record.image for record in records],))
+        else:
+            made = yield EmbedderCall("embed_documents", ([record.text for record in records],))
         with _blaming(embedder):
-            if len(made) != len(texts):
-                raise NestingError(f"{len(made)} vectors for {len(texts)} texts")
+            if len(made) != len(records):
+                raise NestingError(f"{len(made)} vectors for {len(records)} texts")
             return unit_rows(
                 made, self.nesting.dim, [f"record {record.id!r}" for record in records]
             )
@@ -458,12 +484,19 @@ class Collection:
         return np.asarray(rows[0])
 
     def _queries(self, query: Any, steps: Plan | None) -> Flow[dict[str, Matrix]]:
-        """Return one unit vector for each field of a plan, or of the nesting, and for full."""
-        if isinstance(query, str):
-            if not query.strip():
-                raise RecordError(f"query: {_BLANK}")
+        """Return one unit vector for each field of a plan, or of the nesting, and for full.
+
+        The query is a text, an image or a vector.
+        """
+        if isinstance(query, str) or is_image(query):
             embedder = self._need_embedder()
-            made = yield EmbedderCall("embed_query", (query,))
+            if is_image(query):
+                _need_images(embedder, "query")
+                made = (yield EmbedderCall("embed_images", ([query],)))[0]
+            elif query.strip():
+                made = yield EmbedderCall("embed_query", (query,))
+            else:
+                raise RecordError(f"query: {_BLANK}")
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
         nesting = self.nesting
@@ -483,6 +516,11 @@ class Collection:
         return self.embedder
 
 
+def _need_images(embedder: Embedder, what: str) -> None:
+    if not hasattr(embedder, "embed_images"):
+        raise EmbedderError(f"{what} is an image, but embedder {embedder.name!r} takes texts alone")
+
+
 @contextmanager
 def _blaming(embedder: Embedder) -> Iterator[None]:
     """Say which embedder gave what cannot be right."""
@@ -492,23 +530,10 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
         raise EmbedderError(f"embedder {embedder.name!r}: {error}") from error
 
 
-def _warnings(
-    where: Filter | None, served: FilterTrace | None, backend: Backend
-) -> tuple[str, ...]:
-    """Return what makes a filter slow, and what to do."""
-    if where is None or served is None or served.read <= MANY:
-        return ()
-    slow = f"the filter reads about {served.read:,} documents in each query; "
-    if not backend.indexes_metadata:
-        return (f"{slow}this engine has no indexes: take edge: or a server for so many",)
-    calls = [
-        f"store.index_metadata({leaf.key!r}, {kind!r})"
-        for leaf in leaves(where)
-        if isinstance(leaf, Keyed) and (kind := backend.index_for(leaf))
-    ]
-    if calls:
-        return (f"{slow}try {' or '.join(dict.fromkeys(calls))}",)
-    return (f"{slow}no index can serve it here: put a condition beside it that one can",)
+def _limiting(where: Where | None) -> Filter | None:
+    """Return what was given as `where` as a filter, None where it keeps everything."""
+    only = as_filter(where)
+    return None if only == And(()) else only
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:

@@ -19,12 +19,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .embedders.profiles import Profile
 from .records import Hit, Info, Trace
 
 __all__ = [
     "brief",
+    "counted",
     "hits",
     "info",
+    "models",
     "one_line",
     "progress",
     "say",
@@ -154,6 +157,14 @@ def info(known: Info) -> None:
     for key, kind in known.indexes.items():
         say(f"metadata index: {key} ({kind})")
     _named_values(known.engine, "")
+
+
+def models(profiles: Sequence[Profile]) -> None:
+    """Show the models that are known: their names to copy, and what is known of them."""
+    for profile in profiles:
+        say(profile.model, style="bold")
+        remarks = f"; {profile.remarks}" if profile.remarks else ""
+        say(f"  {profile.dim:,} numbers; prefixes trained: {profile.told}{remarks}")
 
 
 def _named_values(values: Mapping[str, Any], within: str) -> None:

@@ -9,15 +9,17 @@ Needs `pip install 'nestvec[langchain]'`.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import (
     AsyncIterable,
+    AsyncIterator,
     Callable,
     Iterable,
     Mapping,
     Sequence,
     Sized,
 )
-from itertools import tee
+from itertools import count, tee
 from operator import attrgetter, methodcaller
 from typing import Any, Literal
 
@@ -34,7 +36,7 @@ from .adapting import (
     planned,
 )
 from .embedders.wrappers import LangChainEmbedder
-from .errors import ConfigError, MissingExtra
+from .errors import ConfigError, MissingExtra, RecordError
 from .filter_forms import as_filter
 from .filters import Filter
 from .flow import Flow
@@ -155,7 +157,9 @@ def _added(
     return added
 
 
-def _added_documents(documents: Iterable[Document], **options: Any) -> Flow[list[str]]:
+def _added_documents(
+    documents: Iterable[Document] | AsyncIterable[Document], **options: Any
+) -> Flow[list[str]]:
     """Add documents as `add_texts` adds texts; `ids` that are given go before their own."""
     texts, metadatas, ids = _columns(documents, options.pop("ids", None))
     return (yield from _added(texts, metadatas, ids=ids, **options))
@@ -164,15 +168,45 @@ def _added_documents(documents: Iterable[Document], **options: Any) -> Flow[list
 _COLUMNS = (attrgetter("page_content"), attrgetter("metadata"), attrgetter("id"))
 
 
-def _columns(documents: Iterable[Document], ids: Iterable[str] | None) -> tuple[Any, Any, Any]:
+def _columns(
+    documents: Iterable[Document] | AsyncIterable[Document], ids: Iterable[str] | None
+) -> tuple[Any, Any, Any]:
     """Return texts, metadatas and ids of documents, those of a generator as they are read."""
+    if isinstance(documents, AsyncIterable):
+        return _acolumns(documents, ids)
     columns: Iterable[Any]
+    checked = map(_checked, documents)
     if isinstance(documents, Sized):
-        columns = (list(map(column, documents)) for column in _COLUMNS)
+        listed = list(checked)
+        columns = (list(map(column, listed)) for column in _COLUMNS)
     else:
-        columns = map(map, _COLUMNS, tee(documents, 3))
+        columns = map(map, _COLUMNS, tee(checked, 3))
     texts, metadatas, own = columns
     return texts, metadatas, own if ids is None else ids
+
+
+def _acolumns(
+    documents: AsyncIterable[Document], ids: Iterable[str] | None
+) -> tuple[Any, Any, Any]:
+    beside: deque[Document] = deque()  # read with its text, then its metadata, last its id
+
+    async def texts() -> AsyncIterator[str]:
+        async for document in documents:
+            beside.append(_checked(document))
+            yield document.page_content
+
+    metadatas = (beside[0].metadata for _ in count())
+    own = (beside.popleft().id for _ in count())
+    return texts(), metadatas, own if ids is None else (id for id, _ in zip(ids, own, strict=False))
+
+
+def _checked(document: Any) -> Document:
+    if not isinstance(document, Document):
+        raise RecordError(
+            f"documents are a list of LangChain Documents, got one {type(document)}; texts are "
+            "taken by add_texts"
+        )
+    return document
 
 
 class NestedVectorStore(VectorStore):
@@ -186,7 +220,8 @@ class NestedVectorStore(VectorStore):
     vectors; a relevance score, and so `score_threshold`, is (1 + cosine) / 2.
 
     Adding takes `embeddings`, the full vectors where they are known, and `batch_size`. Documents,
-    texts and what is beside them may be generators.
+    texts and what is beside them may be generators; where it is awaited, documents or texts may
+    also be an async one, such as `loader.alazy_load()`.
     """
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
@@ -261,7 +296,7 @@ class NestedVectorStore(VectorStore):
 
     @classmethod
     async def afrom_documents(
-        cls, documents: Iterable[Document], embedding: Any, **options: Any
+        cls, documents: Iterable[Document] | AsyncIterable[Document], embedding: Any, **options: Any
     ) -> NestedVectorStore:
         texts, metadatas, ids = _columns(documents, options.pop("ids", None))
         return await cls.afrom_texts(texts, embedding, metadatas, ids=ids, **options)

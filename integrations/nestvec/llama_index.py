@@ -44,7 +44,7 @@ from .errors import (
     RecordError,
 )
 from .filter_forms import as_filter
-from .filter_nodes import Keyed, leaves
+from .filter_nodes import Keyed
 from .filters import And, Exists, F, Filter, Not, Or
 from .flow import Flow
 from .funnel import Funnel, check_count
@@ -203,10 +203,10 @@ def _record(node: Any) -> Record:
         )
     try:
         rest = {"node": _packed(node), "order": json.dumps(_order(node.metadata))}
+        if (ref_doc_id := node.ref_doc_id) is not None:
+            rest["ref_doc_id"] = ref_doc_id
     except (ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
-    if (ref_doc_id := node.ref_doc_id) is not None:
-        rest["ref_doc_id"] = ref_doc_id
     return Record(node.node_id, node.get_content(), {**node.metadata, REST: rest}, node.embedding)
 
 
@@ -302,14 +302,15 @@ def _unpacked(written: str, text: str = "", **own: Any) -> BaseNode:
 
 def _kind(name: str) -> type[BaseNode]:
     """Return the class of nodes with a `class_name`. Raises ConfigError where it is not loaded."""
-    if name not in _KINDS:
-        seen: list[type[BaseNode]] = BaseNode.__subclasses__()
-        for kind in seen:
-            seen += kind.__subclasses__()
-        _KINDS.update((k.class_name(), k) for k in seen if k.class_name() not in _KINDS)
-    if name not in _KINDS:
+    if name in _KINDS:
+        return _KINDS[name]
+    loaded = BaseNode.__subclasses__()
+    for kind in loaded:
+        loaded += kind.__subclasses__()
+    found = [kind for kind in loaded if kind.class_name() == name]
+    if not found:
         raise ConfigError(f"a node is a {name!r}, which is not known; import its class first")
-    return _KINDS[name]
+    return found[-1]  # a notebook may have defined it again
 
 
 # What the methods of the vector store do, as flows that either colour runs.
@@ -351,10 +352,24 @@ def _nodes_deleted(
         yield methodcaller("delete", node_ids)
         return
     where = _meant(filters)
-    if next(leaves(where), None) is None:
+    if not _has_condition(where):
         raise RecordError("filters has no condition; nothing was deleted. clear() deletes all")
-    ids = None if node_ids is None else list(node_ids)
+    ids = _listed(node_ids)
     yield methodcaller("delete", where=_all(where, _among(F.id_in, ids)))
+
+
+def _has_condition(where: Filter) -> bool:
+    if isinstance(where, Not):
+        return _has_condition(where.part)
+    if isinstance(where, (And, Or)):
+        return any(map(_has_condition, where.parts))
+    return True
+
+
+def _listed(node_ids: Iterable[str] | None) -> list[str] | None:
+    if isinstance(node_ids, str):
+        raise RecordError(f"node_ids is a list of ids, got one string; write [{node_ids!r}]")
+    return None if node_ids is None else list(node_ids)
 
 
 def _cleared() -> Flow[None]:
@@ -370,7 +385,7 @@ def _got(
     Ids that there are not are left out. With `embeddings=True` each node has its full vector, of
     unit length.
     """
-    ids = None if node_ids is None else list(node_ids)
+    ids = _listed(node_ids)
     where = None if filters is None else _meant(filters)
     if ids is not None and where is None:
         records = yield methodcaller("get", ids, vectors=embeddings)
@@ -451,14 +466,16 @@ def _mode(given: Any) -> VectorStoreQueryMode:
 def _mmr(k: int, threshold: Any, factor: Any, fetch_k: Any) -> tuple[int, float]:
     """Return from how many candidates to choose, and lambda. Raises ConfigError."""
     threshold = 0.5 if threshold is None else threshold
-    if not 0 <= threshold <= 1:
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
         raise ConfigError(f"mmr_threshold is between 0 and 1, got {threshold!r}")
     if factor is not None and fetch_k is not None:
         raise ConfigError("mmr_prefetch_factor and mmr_prefetch_k exclude each other; give one")
+    if fetch_k is not None:
+        return check_count("mmr_prefetch_k", fetch_k, 1), threshold
     factor = 4 if factor is None else factor
-    if not factor >= 1:
+    if not isinstance(factor, (int, float)) or not factor >= 1:
         raise ConfigError(f"mmr_prefetch_factor is at least 1, got {factor!r}")
-    return fetch_k if fetch_k is not None else math.ceil(k * factor), threshold
+    return math.ceil(k * factor), threshold
 
 
 def _restricted(query: VectorStoreQuery) -> Filter | None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 from .errors import RecordError
 from .nesting import Matrix
 
 __all__ = [
-    "FieldInfo", "FilterTrace", "Hit", "Info", "Record", "StageTrace", "Trace", "check_id", "plain",
+    "FieldInfo", "FilterTrace", "Hit", "Info", "Record", "StageTrace", "Trace", "check_id",
+    "is_image", "plain",
 ]  # fmt: skip
 
 #: The longest id, in characters.
@@ -33,13 +36,15 @@ class Record:
     """A document: its id, text and metadata, and its full vector where that is known.
 
     An id that is left out is a random UUID; integers and UUIDs are taken as their string.
-    `vector` is a flat sequence of numbers as the embedding model gave it.
+    `vector` is a flat sequence of numbers as the embedding model gave it. `image`, a path or a PIL
+    image, is embedded instead of the text by an embedder of images; it is not stored.
     """
 
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     vector: Any = field(default=None, compare=False, repr=False)
+    image: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", check_id(self.id))
@@ -147,6 +152,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def is_image(value: object) -> bool:
+    """Return whether a value is an image: a path, or a PIL image."""
+    pil = sys.modules.get("PIL.Image")  # who has such an image has imported it
+    return isinstance(value, PurePath) or (pil is not None and isinstance(value, pil.Image))
 
 
 def check_id(given: object) -> str:

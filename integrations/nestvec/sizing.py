@@ -169,8 +169,8 @@ def _build(engine: str, first: Field, count: int) -> str:
 #: The bytes of a point in its maps of ids: the id, its place, its version.
 _ID_BYTES = 30
 
-#: The write-ahead log: closed and open segments of 32 MB.
-_WAL_BYTES = 38_000_000
+#: The write-ahead log: one closed segment of 32 MB and one that is written, half full on average.
+_WAL_BYTES = 48_000_000
 
 
 def _searched_bytes(field: Field) -> int:

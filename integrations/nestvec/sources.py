@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import PurePath
 from typing import Any
 
 from .errors import ConfigError, FunnelError, RecordError
 from .funnel import check_count
-from .records import Record
+from .records import Record, is_image
 
 __all__ = ["Take", "atake", "checked_size", "iterator", "paired", "take"]
 
@@ -98,6 +99,9 @@ def _next_record(n: int, text: str, given: Mapping[str, Iterator[Any]]) -> Recor
     for name, value in columns.items():
         if value is _END:
             raise RecordError(f"{name}s ended before text number {n + 1}")
-    return Record(
-        text=text, **{name: value for name, value in columns.items() if value is not None}
-    )
+    given_values = {name: value for name, value in columns.items() if value is not None}
+    if not is_image(text):
+        return Record(text=text, **given_values)
+    # A PIL image knows the file that it was read from, unless it was made.
+    named = text if isinstance(text, PurePath) else getattr(text, "filename", "")
+    return Record(text=str(named), image=text, **given_values)

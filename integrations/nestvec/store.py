@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from .backends.base import Backend
 from .certificate import Tuned
 from .collection import Collection, EmbedderCall, Width, open_collection
-from .embedders import SPECS, Embedder, resolve
+from .embedders import Embedder
 from .errors import ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
@@ -71,16 +71,17 @@ def connect(
     each with a precision if it is not float32: `(64, "256:int8", "full:binary")`; the full vector
     is always kept, and `"full:float16"` keeps it in half precision. None takes what the collection
     has.
-    `embedder` is a spec string such as `"static"`, an Embedder, a LangChain Embeddings, a
-    LlamaIndex BaseEmbedding, or a function of a list of texts; None takes the one that the
-    collection records. Without one, `dim` gives the width of the vectors that records bring.
+    `embedder` is a spec string (`"static"`, `"st:NAME_OR_DIR[?layers=13]"`,
+    `"openai:MODEL[@BASE_URL]"`), an Embedder, a LangChain Embeddings, a LlamaIndex BaseEmbedding,
+    or a function of a list of texts; None takes the one that the collection records. Without one,
+    `dim` gives the width of the vectors that records bring.
     `batch_size` is how many records an ingest holds at once. Other options are the engine's.
 
     Raises ConfigError, NestingError, CollectionMissing, CollectionMismatch, CollectionDamaged,
     EmbedderError, or BackendError.
     """
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
     try:
         return Store(run(flow, lambda request: _opening(backend, request)))
     except BaseException:
@@ -100,7 +101,7 @@ async def aconnect(
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, _chooser(embedder), dim, checked_size(batch_size))
+    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
     try:
         return AsyncStore(await arun(flow, lambda request: _aopening(backend, request)))
     except BaseException:
@@ -146,17 +147,6 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
 
     return await to_thread(function, *args)
-
-
-def _chooser(given: Any) -> Callable[[str | None], Embedder | None]:
-    """Return what chooses the embedder once the recorded name is known."""
-
-    def choose(recorded: str | None) -> Embedder | None:
-        if given is not None:
-            return resolve(given)
-        return resolve(recorded) if recorded in SPECS else None
-
-    return choose
 
 
 def _blocking(
@@ -275,8 +265,10 @@ class Store(_Opened):
         return AsyncStore(self._collection)
 
     def close(self) -> None:
-        """Let go of the engine; safe to call twice."""
+        """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         self._collection.backend.close()
+        if close := getattr(self._collection.made, "close", None):
+            close()
 
     def __enter__(self) -> Store:
         return self
@@ -332,8 +324,13 @@ class AsyncStore(_Opened):
         return Store(self._collection)
 
     async def close(self) -> None:
-        """Let go of the engine; safe to call twice."""
+        """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         await self._collection.backend.aclose()
+        made = self._collection.made
+        if aclose := getattr(made, "aclose", None):
+            await aclose()
+        elif close := getattr(made, "close", None):
+            close()
 
     async def __aenter__(self) -> AsyncStore:
         return self

@@ -34,7 +34,7 @@ def colour(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(engine_name: str, tmp_path: Path) -> str:
     """A place of its own for one test."""
-    if engine_name == "qdrant":
+    if engine_name in ("qdrant", "qdrant:GRPC"):
         return qdrant.space()
     return {**ENGINES, **LASTING}[engine_name](tmp_path).url
 

@@ -117,7 +117,9 @@ def every_kind() -> list[BaseNode]:
             end_char_idx=12,
             relationships={
                 NodeRelationship.SOURCE: related("doc", ObjectType.DOCUMENT, file="a.txt"),
-                NodeRelationship.PREVIOUS: related("before"),
+                NodeRelationship.PREVIOUS: related(
+                    "before", nul='a\x00b "\x01" \\u0000 ü', e=1e300
+                ),
                 NodeRelationship.NEXT: related("after"),
                 NodeRelationship.PARENT: related("parent"),
                 NodeRelationship.CHILD: [related("one"), related("two")],
@@ -125,6 +127,9 @@ def every_kind() -> list[BaseNode]:
         ),
         TextNode(id_="plain"),
         IndexNode(id_="to a node", text="table", index_id="i", obj=inner),
+        IndexNode(
+            id_="to a picture", index_id="i", obj=ImageDocument(text="seen", image=b"\xffbytes")
+        ),
         IndexNode(id_="to JSON", text="table", index_id="j", obj={"rows": [1, "two", None]}),
         IndexNode(id_="to a string", text="table", index_id="j", obj="string"),
         IndexNode(id_="to nothing", text="table", index_id="k"),
@@ -289,6 +294,10 @@ async def test_what_is_no_node_is_refused(empty: Both) -> None:
         await empty.add(["text"])
     with pytest.raises(RecordError, match="'i' cannot be written as JSON"):
         await empty.add([IndexNode(id_="i", index_id="j", obj=object(), embedding=[1.0] * 8)])
+    twice = TextNode(id_="x", embedding=[1.0] * 8)
+    twice.relationships = {NodeRelationship.SOURCE: [related("a"), related("b")]}
+    with pytest.raises(RecordError, match="'x' cannot be written as JSON: Source object"):
+        await empty.add([twice])
     with pytest.raises(ConfigError, match="unknown option 'shard_identifier'; known are batch_si"):
         await empty.add(nodes(), shard_identifier=1)
     assert await empty.add([]) == []
@@ -431,6 +440,7 @@ async def test_mmr_with_wrong_settings(both: Both) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"mmr_threshold": 1.5}, "mmr_threshold is between 0 and 1, got 1.5"),
         ({"mmr_prefetch_factor": 0.5}, "mmr_prefetch_factor is at least 1, got 0.5"),
+        ({"mmr_prefetch_factor": "4"}, "mmr_prefetch_factor is at least 1, got '4'"),
         ({"mmr_prefetch_factor": 2, "mmr_prefetch_k": 5}, "exclude each other"),
         ({"offset": 2}, "unknown option 'offset'"),
     ]
@@ -580,10 +590,16 @@ async def test_delete_nodes_by_ids_by_filters_and_by_both(both: Both) -> None:
 
 
 async def test_delete_nodes_never_takes_everything(both: Both) -> None:
-    nothing = [filters(), filters(filters(), condition="or"), filters(filters(), condition="not")]
+    with pytest.raises(RecordError, match="got one string"):
+        await both.delete_nodes("n3", filters(("n", ">", 0)))
+    nothing = [
+        filters(),
+        filters(filters(), condition="or"),
+        filters(filters(condition="or"), condition="not"),
+    ]
     with pytest.raises(RecordError, match="node_ids or filters; nothing was deleted"):
         await both.delete_nodes()
-    for each in nothing[:2]:
+    for each in nothing:
         with pytest.raises(RecordError, match="no condition; nothing was deleted"):
             await both.delete_nodes(filters=each)
     assert both.vector_store.client.count() == 9
@@ -607,6 +623,8 @@ async def test_get_nodes(both: Both) -> None:
     got = await both.get_nodes(["n3", "nope", "n1"])
     assert [node.node_id for node in got] == ["n3", "n1"]
     assert await both.get_nodes([]) == []
+    with pytest.raises(RecordError, match=r"got one string; write \['n3'\]"):
+        await both.get_nodes("n3")
     assert len(await both.get_nodes()) == 9
     some = await both.get_nodes(["n7", "n3", "n1"], filters(("n", ">", 2)))
     assert [node.node_id for node in some] == ["n7", "n3"]
@@ -645,10 +663,10 @@ def test_what_indexes_ask_of_it() -> None:
 
 def test_the_embed_model_is_the_one_that_was_given() -> None:
     words, static = WordEmbedding(), MatryoshkaEmbedding("static", dim=64)
-    for given in (words, static):
-        vector_store = NestedVectorStore.from_params("memory:", dims=(2,), embedder=given)
+    for given, prefix in ((words, 2), (static, 32)):
+        vector_store = NestedVectorStore.from_params("memory:", dims=(prefix,), embedder=given)
         assert vector_store.embed_model is given
-    vector_store = NestedVectorStore.from_params("memory:", dims=(2,), embedder="static")
+    vector_store = NestedVectorStore.from_params("memory:", dims=(64,), embedder="static")
     assert isinstance(vector_store.embed_model, MatryoshkaEmbedding)
     assert vector_store.embed_model.name == "static"
 

@@ -21,15 +21,16 @@ from .. import postgres, qdrant
 
 
 class Place(NamedTuple):
-    """Where the collections of one test are: a URL, how their names begin, options of connect."""
+    """Where the collections of one test are, and how their names begin."""
 
     url: str
     prefix: str = ""
+    #: More options of connect.
     options: Mapping[str, Any] = {}
 
     def settings(self, collection: str = "docs") -> dict[str, Any]:
         """Return what connect is given for a collection of this name."""
-        return {"url": self.url, "collection": self.prefix + collection, **self.options}
+        return {**self.options, "url": self.url, "collection": self.prefix + collection}
 
     def clean(self) -> None:
         """Delete the collections of a server."""
@@ -37,11 +38,15 @@ class Place(NamedTuple):
             qdrant.clean(self.prefix)
 
 
+def _on_server(options: Mapping[str, Any]) -> Place:
+    return Place(options["url"], qdrant.prefix(), options)
+
+
 #: name → what makes a place of its own for one test.
 ENGINES: dict[str, Callable[[Path], Place]] = {
     "memory": lambda _: Place("memory:"),
     "edge": lambda path: Place(f"edge:{path / 'edge'}"),
-    "qdrant": lambda _: Place(qdrant.server(), qdrant.prefix(), qdrant.options),
+    "qdrant": lambda _: _on_server(qdrant.place()),
     "qdrant+local": lambda _: Place("qdrant+local::memory:"),
     "postgres": lambda _: Place(postgres.place(), options=postgres.settings),
 }
@@ -53,6 +58,8 @@ LACKS: dict[str, set[str]] = {"postgres": {"int8", "uint8", "turbo"}, "qdrant": 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.
 LASTING = {name: place for name, place in ENGINES.items() if name not in ("memory", "qdrant+local")}
+# Every request in its other form; --qdrant-option prefer_grpc=true does it for the whole suite.
+LASTING["qdrant:GRPC"] = lambda _: _on_server(qdrant.grpc_place())
 LASTING["qdrant+local:DIR"] = lambda path: Place(f"qdrant+local:{path / 'qdrant'}")
 
 #: Marks a test for these engines.

@@ -33,7 +33,7 @@ def name() -> Iterator[str]:
 @pytest.fixture
 def place(name: str) -> dict[str, Any]:
     """What connect is given for it."""
-    return {"url": qdrant.server(), "collection": name, **qdrant.options}
+    return {**qdrant.place(), "collection": name}
 
 
 @pytest.fixture
@@ -234,6 +234,33 @@ def test_another_client_sees_what_was_written(place: dict[str, Any]) -> None:
     with nestvec.connect(**place) as three:
         assert three.count(F("x") == 0.1 + 0.2) == 1
         assert three.count(F("x") == 0.3) == 0
+
+
+@pytest.mark.parametrize("step", [".a", "[]"])
+def test_metadata_of_any_depth_is_kept_and_found(
+    place: dict[str, Any], name: str, client: QdrantClient, step: str
+) -> None:
+    """gRPC, over which the nodes of a cluster speak, has no room for deep payloads."""
+    depths = [1, 14, 15, 16, 17, 40, 95]
+    metadatas: list[Any] = [1 for _ in depths]
+    for n, depth in enumerate(depths):
+        for _ in range(depth):
+            metadatas[n] = {"a": metadatas[n]} if step == ".a" else [metadatas[n]]
+    given = [Record(f"{n}", "t", {"k": each, "n": n}, ROWS[n]) for n, each in enumerate(metadatas)]
+    with nestvec.connect(**place, dims=(4,), dim=16) as store:
+        store.add_records(given)
+        assert [record.metadata for record in store.get(range(len(given)))] == [
+            record.metadata for record in given
+        ]
+        for depth in (*depths, 2, 18):
+            key = "k" + step * depth
+            for where in (F(key) == 1, F(key) > 0, F(key).exists(), F(key).is_empty(), F("n") > 4):
+                expected = {record.id for record in given if where.matches(record)}
+                assert {hit.id for hit in store.search(ROWS[0], where=where)} == expected, where
+    points, _ = client.scroll(name, limit=10)
+    assert (
+        max(json.dumps((point.payload or {})["metadata"]).count(step[-1]) for point in points) <= 17
+    )
 
 
 def test_payload_indexes_and_tenants(

@@ -343,6 +343,7 @@ def test_a_metadata_index(run: Run, pets: str) -> None:
     made = json.loads(run("index", pets, "--metadata", "kind=str", "--json").out)
     assert made["indexes"] == {"kind": "str"}
     assert "metadata index: kind (str)" in run("info", pets).out
+    assert "takes KEY=KIND" in run("index", pets, "--metadata", "kind:str").err
     out = run("search", pets, "dogs", "--filter", '{"kind": "dog"}', "--explain").out
     assert "by indexes on kind" in out
 

@@ -50,18 +50,38 @@ def point_id(id: str) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, id)
 
 
-def payload(id: str, text: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document's payload.
+def payload(
+    id: str, text: str, metadata: Mapping[str, Any], depth: int | None = None
+) -> dict[str, Any]:
+    """Return a document's payload; what is deeper in metadata than `depth` is only in `raw`.
 
     `raw`, the metadata as JSON, is there only where the engine would read it otherwise, and
     `empty`, the paths of empty lists, only where there are any: conditions take them for missing.
     """
-    made = {"id": id, "text": text, "metadata": metadata}
-    if _misread(metadata):
+    shown = metadata if depth is None or not _deeper(metadata, depth) else _cut(metadata, depth)
+    made = {"id": id, "text": text, "metadata": shown}
+    if shown is not metadata or _misread(metadata):
         made["raw"] = json.dumps(metadata)
     if empty := [key for steps in _empty_lists(metadata, ()) if (key := written(steps, ""))]:
         made["empty"] = sorted(set(empty))
     return made
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Return whether a value has more levels of dicts and lists."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return depth == 0 or any(_deeper(item, depth - 1) for item in value)
+
+
+def _cut(value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _cut(item, depth - 1) for key, item in value.items()} if depth else {}
+    if isinstance(value, list):
+        return [_cut(item, depth - 1) for item in value] if depth else []
+    return value
 
 
 def _misread(value: Any) -> bool:

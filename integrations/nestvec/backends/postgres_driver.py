@@ -7,8 +7,8 @@ BEGIN and COMMIT, and settings made `LOCAL` end with it.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, get_running_loop, shield
-from collections.abc import AsyncIterator, Iterator
+from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop, shield
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -247,19 +247,24 @@ class Driver:
         with self._opened().connection() as connection:
             try:
                 yield connection
-            except psycopg.errors.InvalidSqlStatementName:
-                connection.close()  # what else it takes for prepared may not be, either
+            except BaseException as error:
+                if _spoils(error):
+                    connection.close()
                 raise
 
     @asynccontextmanager
     async def _alent(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         pool = await self._aopened()
+        asked = _times_cancelled()
         connection = await pool.getconn()
         try:
+            if _times_cancelled() > asked:
+                raise CancelledError  # wait_for, on which the pool waits, loses some before 3.12
             async with connection:
                 yield connection
-        except psycopg.errors.InvalidSqlStatementName:
-            await connection.close()
+        except BaseException as error:
+            if _spoils(error):
+                await connection.close()
             raise
         finally:
             # A task that is cancelled while it gives its connection back would keep it for good.
@@ -305,6 +310,15 @@ def _lost(error: psycopg.Error) -> bool:
     )
 
 
+def _spoils(error: BaseException) -> bool:
+    """Return whether a connection must not go on: one that was interrupted may be anywhere.
+
+    And one that lacks a statement which it takes for prepared may lack others.
+    """
+    lacking = isinstance(error, psycopg.errors.InvalidSqlStatementName)
+    return lacking or not isinstance(error, psycopg.Error)
+
+
 def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:
     if isinstance(request, Apart):
         return False
@@ -312,6 +326,12 @@ def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:
     if (error.sqlstate or "").startswith(("40", _NOT_PREPARED)):
         return failures < _ROUNDS
     return bool(request.reads) and _lost(error) and failures == 1
+
+
+def _times_cancelled() -> int:
+    """Return how often the running task was asked to end; Python 3.10 does not tell."""
+    told: Callable[[], int] | None = getattr(current_task(), "cancelling", None)
+    return 0 if told is None else told()
 
 
 def _message(error: psycopg.Error) -> str:

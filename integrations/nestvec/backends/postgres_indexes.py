@@ -51,7 +51,10 @@ class MetadataIndexes:
         return [index, self._comment(made, *GIN)]
 
     def make(self, key: str, kind: str) -> list[Statement]:
-        """Return the statements that index a key. Raises ConfigError where none can."""
+        """Return the statements that index a key, for order and for equality.
+
+        Raises ConfigError where none can.
+        """
         steps = path(key)
         if None in steps:
             raise ConfigError(
@@ -68,6 +71,7 @@ class MetadataIndexes:
         by_value, listed = self._name(what), self._name(f"{what}_list")
         is_list = SQL("jsonb_typeof({}) = 'array'").format(leaf)
         return [
+            *self.make_gin(),
             self._make(by_value, SQL("({})").format(value)),
             self._make(listed, SQL("(id) WHERE {}").format(is_list)),
             self._comment(by_value, key, kind),

@@ -291,7 +291,7 @@ class Table:
         circle. A document that is already there just so is left alone: no dead row, no work for
         the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
         """
-        # By COPY into a temporary table it takes 1.7 times as long: benchmarks/postgres.py.
+        # COPY into a temporary table takes 1.3 to 1.7 times as long: benchmarks/postgres.py.
         kind = _TYPES[self.nesting.full.precision]
         sql = SQL(
             "INSERT INTO {table} AS kept ({names}) SELECT * FROM"

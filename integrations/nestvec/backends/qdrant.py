@@ -7,7 +7,6 @@ are applied, so what was written is found.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -83,6 +82,10 @@ _FILL = 500
 
 #: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
 _BYTES, _NUMBER = 3_000_000, 12
+
+#: Levels of metadata in payloads. gRPC takes 100 messages within each other, of which a dict is
+#: three, and the nodes of a cluster speak it among themselves.
+_DEPTH = 16
 
 #: Seconds for which a store takes what it knows of a collection for true: others may have made an
 #: index since, or the first document whose numbers the server may read otherwise.
@@ -349,7 +352,7 @@ class QdrantBackend(Backend):
     def upsert(self, batch: Batch) -> Flow[None]:
         self._writable()
         payloads = [
-            payload(id, text, metadata)
+            payload(id, text, metadata, _DEPTH)
             for id, text, metadata in zip(batch.ids, batch.texts, batch.metadatas, strict=True)
         ]
         if not self._drift and any("raw" in made for made in payloads):
@@ -368,7 +371,7 @@ class QdrantBackend(Backend):
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
-            added = numbers + len(json.dumps(made))
+            added = numbers + len(repr(made))
             if n > start and (n - start == most or nbytes + added > _BYTES):
                 yield slice(start, n)
                 start, nbytes = n, 0
@@ -661,7 +664,7 @@ class QdrantBackend(Backend):
         layout, indexes = self._layout, {} if self._local else self._indexes
         return Dialect(
             layout.point_id, drift=self._drift, root=layout.root, indexes=indexes,
-            parsed=not self._local and not self._options.prefer_grpc,
+            depth=_DEPTH, parsed=not self._local and not self._options.prefer_grpc,
         )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
@@ -705,6 +708,8 @@ class QdrantBackend(Backend):
     @property
     def _agreed(self) -> dict[str, Any]:
         agreed = self._options.read_consistency
+        if isinstance(agreed, str):
+            agreed = models.ReadConsistencyType(agreed)  # over gRPC a plain string is an error
         return {} if agreed is None else {"consistency": agreed}
 
     @property

@@ -1,17 +1,19 @@
 """Embedders: text in, full vectors out.
 
 An embedder is anything with `name`, `dim`, `embed_documents` and `embed_query`. Where it also has
-`aembed_documents` and `aembed_query`, the async store awaits those; else it uses a thread.
+`aembed_documents` and `aembed_query`, the async store awaits those; else it uses a thread. Where it
+has `embed_images`, images can be stored and searched for beside texts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import EmbedderError
 
-__all__ = ["SPECS", "Embedder", "resolve"]
+__all__ = ["SPECS", "Embedder", "recorded", "resolve"]
 
 
 @runtime_checkable
@@ -34,13 +36,18 @@ class Embedder(Protocol):
 
 
 #: What spec strings look like, for error messages.
-SPECS = ("static",)
+SPECS = ("static", "st:NAME_OR_DIR[?layers=13]", "openai:MODEL[@BASE_URL]")
+
+#: What may follow the name in st:; all but layers only say how it is computed.
+_OPTIONS = ("layers", "dtype", "device", "backend")
+
+_SPEC = re.compile(r"static|st:(?P<st>.+)|openai:(?P<openai>.+?)(?:@(?P<url>https?://.+))?")
 
 
 def resolve(given: Any) -> Embedder:
     """Return the embedder that a spec string, an embedder of a framework or a function is.
 
-    Raises EmbedderError on what is none of these.
+    Raises EmbedderError on what is none of these. Models are loaded when they are first needed.
     """
     from . import wrappers
 
@@ -60,9 +67,38 @@ def resolve(given: Any) -> Embedder:
     )
 
 
-def _from_spec(spec: str) -> Embedder:
-    if spec == "static":
-        from .static import StaticEmbedder
+def recorded(name: str | None) -> Embedder | None:
+    """Return the embedder that a collection's recorded name tells how to make, or None."""
+    return _from_spec(name) if name is not None and _SPEC.fullmatch(name) else None
 
-        return StaticEmbedder()
-    raise EmbedderError(f"unknown embedder {spec!r}; known are {', '.join(SPECS)}")
+
+def _from_spec(spec: str) -> Embedder:
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise EmbedderError(f"unknown embedder {spec!r}; known are {', '.join(SPECS)}")
+    if match["openai"]:
+        from .openai import OpenAIEmbedder
+
+        return OpenAIEmbedder(match["openai"], base_url=match["url"])
+    if match["st"]:
+        from .sentence_transformers import SentenceTransformerEmbedder
+
+        model, _, options = match["st"].partition("?")
+        return SentenceTransformerEmbedder(model, **_options(spec, options))
+    from .static import StaticEmbedder
+
+    return StaticEmbedder()
+
+
+def _options(spec: str, written: str) -> dict[str, Any]:
+    """Return what a spec string says after its question mark."""
+    options: dict[str, Any] = {}
+    for item in filter(None, written.split("&")):
+        name, _, value = item.partition("=")
+        if name not in _OPTIONS or not value or (name == "layers" and not value.isdigit()):
+            raise EmbedderError(
+                f"cannot read {item!r} in embedder {spec!r}; write ?layers=13, and "
+                f"{', '.join(_OPTIONS)} joined by &"
+            )
+        options[name] = int(value) if name == "layers" else value
+    return options

@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+from .profiles import Profile, find
+
 __all__ = ["CallableEmbedder", "LangChainEmbedder", "LlamaIndexEmbedder"]
 
 
 class _Wrapper:
-    """An embedder of another kind; its width is learnt by embedding one text."""
+    """An embedder of another kind; its width is learnt by embedding one text.
+
+    What its model wants done before a prefix is cut is done here; prompts are its own matter.
+    """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -28,6 +33,16 @@ class _Wrapper:
     def dim(self) -> int:
         """How many numbers a full vector has."""
         return len(self.embed_query("width"))
+
+    @cached_property
+    def _profile(self) -> Profile | None:
+        return find(self.name)
+
+    def _documents(self, vectors: Any) -> Any:
+        return vectors if self._profile is None else self._profile.prepared(vectors)
+
+    def _query(self, vector: Any) -> Any:
+        return vector if self._profile is None else self._profile.prepared([vector])[0]
 
     def embed_query(self, text: str) -> Any:
         """Return the vector of a query."""
@@ -52,11 +67,11 @@ class CallableEmbedder(_Wrapper):
 
     def embed_documents(self, texts: Sequence[str]) -> Any:
         """Return one vector for each text."""
-        return self.inner(list(texts))
+        return self._documents(self.inner(list(texts)))
 
     def embed_query(self, text: str) -> Any:
         """Return the vector of a query."""
-        return self.inner([text])[0]
+        return self._query(self.inner([text])[0])
 
 
 class LangChainEmbedder(_Wrapper):
@@ -64,19 +79,19 @@ class LangChainEmbedder(_Wrapper):
 
     def embed_documents(self, texts: Sequence[str]) -> Any:
         """Return one vector for each text."""
-        return self.inner.embed_documents(list(texts))
+        return self._documents(self.inner.embed_documents(list(texts)))
 
     def embed_query(self, text: str) -> Any:
         """Return the vector of a query."""
-        return self.inner.embed_query(text)
+        return self._query(self.inner.embed_query(text))
 
     async def aembed_documents(self, texts: Sequence[str]) -> Any:
         """Return one vector for each text."""
-        return await self.inner.aembed_documents(list(texts))
+        return self._documents(await self.inner.aembed_documents(list(texts)))
 
     async def aembed_query(self, text: str) -> Any:
         """Return the vector of a query."""
-        return await self.inner.aembed_query(text)
+        return self._query(await self.inner.aembed_query(text))
 
 
 class LlamaIndexEmbedder(_Wrapper):
@@ -84,16 +99,16 @@ class LlamaIndexEmbedder(_Wrapper):
 
     def embed_documents(self, texts: Sequence[str]) -> Any:
         """Return one vector for each text."""
-        return self.inner.get_text_embedding_batch(list(texts))
+        return self._documents(self.inner.get_text_embedding_batch(list(texts)))
 
     def embed_query(self, text: str) -> Any:
         """Return the vector of a query."""
-        return self.inner.get_query_embedding(text)
+        return self._query(self.inner.get_query_embedding(text))
 
     async def aembed_documents(self, texts: Sequence[str]) -> Any:
         """Return one vector for each text."""
-        return await self.inner.aget_text_embedding_batch(list(texts))
+        return self._documents(await self.inner.aget_text_embedding_batch(list(texts)))
 
     async def aembed_query(self, text: str) -> Any:
         """Return the vector of a query."""
-        return await self.inner.aget_query_embedding(text)
+        return self._query(await self.inner.aget_query_embedding(text))
