@@ -10,7 +10,7 @@ from .backends.base import Stored
 from .collection import Collection
 from .errors import NestvecError
 from .flow import Flow
-from .nesting import Field, Matrix, Nesting, nest
+from .nesting import Field, Matrix
 
 __all__ = ["repair", "verify"]
 
@@ -65,7 +65,7 @@ def repair(
             full = stored.vectors.get("full")
             if full is None or not _usable(full):
                 full = yield from _embedded(collection, stored)
-            made = None if full is None else _made(full, collection.head.written, stored.id)
+            made = None if full is None else _made(collection, full, stored.id)
             if made is not None:
                 mended.append((stored, made))
         if mended:
@@ -101,7 +101,10 @@ def _wrong(collection: Collection, page: Sequence[Stored]) -> list[tuple[Stored,
             found.setdefault(i, []).append(field.name)
         if there:
             rows = np.stack([page[i].vectors[field.name] for i in there]).astype(np.float64)
-            for n, fault in _faults(field, rows, [page[i].vectors.get("full") for i in there]):
+            # What an adaptor made of its own is no prefix of what is stored as full.
+            derived = collection.head.derived
+            fulls = [page[i].vectors.get("full") if derived else None for i in there]
+            for n, fault in _faults(field, rows, fulls):
                 found.setdefault(there[n], []).append(f"{field.name}: {fault}")
     return [(page[i], found[i]) for i in sorted(found)]
 
@@ -132,9 +135,9 @@ def _usable(full: Matrix) -> bool:
     return bool(np.isfinite(full).all() and np.any(full))
 
 
-def _made(full: Matrix, nesting: Nesting, id: str) -> Mapping[str, Matrix] | None:
+def _made(collection: Collection, full: Matrix, id: str) -> Mapping[str, Matrix] | None:
     try:
-        return {name: rows[0] for name, rows in nest([full], nesting, [id]).items()}
+        return {name: rows[0] for name, rows in collection.nested([full], [id]).items()}
     except NestvecError:  # a prefix that is all zero: there is nothing to mend it with
         return None
 

@@ -42,6 +42,11 @@ def add_field(
     if wanted.name in head.nesting.names and head.pending is None:
         return
     _check_pending(collection, change)
+    if not head.derived:
+        raise NestingError(
+            f"the prefixes of collection {collection.backend.collection!r} are made by the adaptor "
+            f"{head.adaptor!r}, not of the vectors that are stored; make a new collection for it"
+        )
     nesting = Nesting.of((*head.nesting.dims, wanted.spec), head.nesting.dim)
     collection.backend.check(nesting)
     if head.pending is None:

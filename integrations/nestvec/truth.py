@@ -29,6 +29,9 @@ _SAME = 2e-6
 #: How many documents are ranked at once, and how many queries the engine is asked at once.
 _CHUNK, _TOGETHER = 4_096, 20
 
+#: How many documents are read at once.
+_PAGE = 512
+
 #: Seconds of the engine's scans from which another way is looked at.
 _WORTH = 1.0
 
@@ -109,7 +112,7 @@ def _pass_time(collection: Collection, queries: int) -> Flow[float]:
     dim = collection.nesting.dim
     asked = np.zeros((dim, queries), np.float32)
     for _ in range(3):
-        records, after = yield from collection.page(None, after, vectors=True)
+        records, after = yield from collection.backend.page(None, after, _PAGE, vectors=True)
         read += len(records)
         if records:
             np.stack([record.vector for record in records]) @ asked
@@ -141,7 +144,9 @@ class Pages:
         """Return the next ids and their (n, dim) unit rows, None at the end."""
         records: list[Record] = []
         while not self.ended and len(records) < _CHUNK:
-            some, self.after = yield from self.collection.page(None, self.after, vectors=True)
+            some, self.after = yield from self.collection.backend.page(
+                None, self.after, _PAGE, vectors=True
+            )
             records += [record for record in some if record.vector is not None]
             self.ended = self.after is None
         if not records:

@@ -27,7 +27,6 @@ from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow
 from .funnel import Funnel, Knobs, Plan, Stage, check_count, plan
-from .nesting import nest
 from .sizing import hot_bytes
 from .truth import Answer, Asked, exact_answers
 
@@ -260,7 +259,7 @@ class _Run:
         wanted = min(self.count, _CHOOSING + _CERTIFYING)
         records = yield from self.backend.sample(wanted, self.goal.seed)
         records = [record for record in records if record.vector is not None]
-        rows = nest([r.vector for r in records], self.nesting, [r.id for r in records])
+        rows = self.collection.nested([r.vector for r in records], [r.id for r in records])
         return [
             Asked({name: matrix[i] for name, matrix in rows.items()}, where, record.id)
             for i, record in enumerate(records)

@@ -63,15 +63,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a collection records of itself: its nesting and the name of its embedding model.
+    """What a collection records of itself: its nesting, and what made its vectors.
 
-    `tuned` is the plan that was measured on it, as plain JSON. `added` are the fields that came
-    after it was made, `pending` the one that is on its way in or out.
+    `adaptor` is the name of the adaptor. `derived` says whether prefixes are the first numbers of
+    what is stored as full, or vectors of their own that an adaptor made. `tuned` is the plan that
+    was measured on it, as plain JSON. `added` are the fields that came after it was made, `pending`
+    the one that is on its way in or out.
     """
 
     nesting: Nesting
     embedder: str | None = None
     format: int = FORMAT
+    adaptor: str | None = None
+    derived: bool = True
     tuned: Mapping[str, Any] | None = None
     added: tuple[str, ...] = ()
     pending: str | None = None
@@ -90,6 +94,8 @@ class Head:
             "dim": self.nesting.dim,
             "dims": self.nesting.dims,
             "embedder": self.embedder,
+            "adaptor": self.adaptor,
+            "derived": self.derived,
         }
         later = {"tuned": self.tuned, "added": list(self.added), "pending": self.pending}
         head.update({name: value for name, value in later.items() if value})
@@ -107,9 +113,12 @@ class Head:
                 raise CollectionDamaged(
                     f"{where} has format {version}, this nestvec reads up to {FORMAT}; upgrade it"
                 )
-            nesting = Nesting.of(dims, dim)
-            added, tuned = tuple(head.get("added", ())), head.get("tuned")
-            return cls(nesting, embedder, version, tuned, added, head.get("pending"))
+            # Before there were adaptors, every prefix was derived.
+            return cls(
+                Nesting.of(dims, dim), embedder, version, head.get("adaptor"),
+                bool(head.get("derived", True)), head.get("tuned"), tuple(head.get("added", ())),
+                head.get("pending"),
+            )  # fmt: skip
         except (ValueError, TypeError, KeyError, NestingError) as error:
             raise CollectionDamaged(
                 f"{where} is not what nestvec wrote there ({type(error).__name__}); "

@@ -14,7 +14,7 @@ from typing import Any
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from .postgres_driver import SQL, Composable, Composed, Copy, Identifier, Literal, Statement
-from .postgres_wire import Row, arrays, copied, escape, query_bytes
+from .postgres_wire import VARBIT, Row, arrays, copied, escape, query_bytes
 
 __all__ = ["HEADS", "Heads", "Pgvector", "Table", "name"]
 
@@ -104,12 +104,16 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The statements about the table of one collection."""
+    """The statements about the table of one collection.
+
+    Where prefixes are not `derived` from full they are plain columns that are written with it.
+    """
 
     schema: str
     collection: str
     nesting: Nesting
     pgvector: Pgvector
+    derived: bool = True
     #: Fields that came after the table was made: expressions of full, as signs are.
     added: tuple[str, ...] = ()
 
@@ -133,6 +137,12 @@ class Table:
         return SQL("{}({}, 1, {})").format(
             self._of_pgvector("subvector"), source, Literal(field.length)
         )
+
+    def _column(self, field: Field) -> Composed:
+        """Return the column of a prefix, as the database derives it or as it is written."""
+        if not self.derived:
+            return SQL("{} {} NOT NULL").format(name(field.name), self._type(field))
+        return self._generated(field)
 
     def _generated(self, field: Field) -> Composed:
         """Return the column that the database derives from full: in float32, then as it is kept."""
@@ -177,8 +187,14 @@ class Table:
         return [field for field in self.nesting.fields if self._is_column(field)]
 
     def _is_column(self, field: Field) -> bool:
-        """Return whether a field is stored; signs and fields that were added later are not."""
-        return field.precision != "binary" and field.name not in self.added
+        """Return whether a field is stored; what is derived by an expression of full is not."""
+        if field.name in self.added:
+            return False
+        return field.precision != "binary" or not (self.derived or field.full)
+
+    def written(self) -> list[Field]:
+        """Return the fields that a row is written with: full, and prefixes that are not derived."""
+        return [self.nesting.full, *([] if self.derived else self.columns()[:-1])]
 
     def make(self) -> list[Statement]:
         """Return the statements that make the table."""
@@ -190,7 +206,7 @@ class Table:
             " metadata jsonb NOT NULL DEFAULT {}, {} {} NOT NULL{}) WITH (toast_tuple_target = {})"
         ).format(
             self.table, Literal(""), Literal("{}"), name(full.name), self._type(full),
-            SQL("").join(SQL(", {}").format(self._generated(field)) for field in prefixes),
+            SQL("").join(SQL(", {}").format(self._column(field)) for field in prefixes),
             Literal(target),
         )  # fmt: skip
         return [Statement(sql), *(self._storage(f, inline=f in inline) for f in self.columns())]
@@ -281,7 +297,8 @@ class Table:
 
     def copy(self, rows: Iterable[Row]) -> Copy:
         """Copy rows whose ids are all new."""
-        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, self._NAMES)
+        names = self._written_names()
+        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, names)
         return Copy(sql, copied(rows))
 
     def upsert(self, rows: Iterable[Row]) -> list[Statement]:
@@ -292,20 +309,40 @@ class Table:
         the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
         """
         # COPY into a temporary table takes 1.3 to 1.7 times as long: benchmarks/postgres.py.
-        kind = _TYPES[self.nesting.full.precision]
+        types = [self._array_type(field) for field in self.written()]
         sql = SQL(
             "INSERT INTO {table} AS kept ({names}) SELECT * FROM"
-            " unnest(%b::text[], %b::text[], %b::jsonb[], %b::{kind}[]) AS given ({names})"
+            " unnest(%b::text[], %b::text[], %b::jsonb[], {given}) AS given ({names})"
             " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
-            ' "full" = excluded."full"'
+            " {vectors}"
             " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
-            ' OR kept."full" OPERATOR({vectors}.<>) excluded."full"'
+            " OR {changed}"
         ).format(
-            table=self.table, names=self._NAMES, kind=self._of_pgvector(kind),
-            vectors=name(self.pgvector.schema),
+            table=self.table, names=self._written_names(),
+            given=SQL(", ").join(SQL("%b::{}[]").format(kind) for kind, _ in types),
+            vectors=SQL(", ").join(
+                SQL("{0} = excluded.{0}").format(name(field.name)) for field in self.written()
+            ),
+            changed=SQL(" OR ").join(self._changed(field) for field in self.written()),
         )  # fmt: skip
-        parts = arrays(sorted(rows), self.pgvector.oids[kind])
+        parts = arrays(sorted(rows), [oid for _, oid in types])
         return [Statement(sql, columns) for columns in parts]
+
+    def _array_type(self, field: Field) -> tuple[Composable, int]:
+        """Return the type in whose arrays a field's vectors are sent, and its oid."""
+        if field.precision == "binary":
+            return SQL("varbit"), VARBIT
+        kind = _TYPES[field.precision]
+        return self._of_pgvector(kind), self.pgvector.oids[kind]
+
+    def _changed(self, field: Field) -> Composed:
+        """Return whether an upsert brings another vector than the row has."""
+        schema = "pg_catalog" if field.precision == "binary" else self.pgvector.schema
+        return SQL("kept.{0} OPERATOR({1}.<>) excluded.{0}").format(name(field.name), name(schema))
+
+    def _written_names(self) -> Composed:
+        columns = [name(field.name) for field in self.written()]
+        return SQL(", ").join([SQL("id, text, metadata"), *columns])
 
     def delete(self, condition: Statement) -> Statement:
         sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
