@@ -514,7 +514,7 @@ class Collection:
 
     def document_vector(self, id: str, text: str) -> Flow[Matrix]:
         """Return the full vector of a document's text, embedded anew."""
-        embedded = yield from self._embed([Record(id, text)], [])
+        embedded = yield from self._embed([Record(id, text)], images=False)
         return np.asarray(self._nest(embedded, [id], self._made)["full"][0])
 
     def _queries(self, query: Any, steps: Plan | None) -> Flow[dict[str, Matrix]]:
