@@ -713,8 +713,8 @@ class FunnelRetriever(BaseRetriever):
         if self.explain:
             found = yield from explained([vector], self.similarity_top_k, **how)
         else:
-            nesting = self.vector_store.client.nesting
-            found = yield from planned([vector], self.similarity_top_k, nesting=nesting, **how)
+            planning = self.vector_store.client.plan
+            found = yield from planned([vector], self.similarity_top_k, planning=planning, **how)
         return found[0]
 
     def _told(
