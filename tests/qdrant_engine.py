@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import qdrant_edge as qe
@@ -143,6 +143,30 @@ class Collection:
         for shard, part in zip(self._shards, parts, strict=True):
             if part:
                 shard.update(qe.UpdateOperation.upsert_points(part))
+
+    def new_vector(self, name: str, dense: models.DenseVectorConfig) -> None:
+        for shard in self._shards:
+            shard.update(
+                qe.UpdateOperation.create_dense_vector(
+                    name, dense.size, getattr(qe.Distance, dense.distance.value), None,
+                    getattr(qe.VectorStorageDatatype, (dense.datatype or "float32").capitalize()),
+                )
+            )  # fmt: skip
+        params = {name: value for name, value in dense.model_dump().items() if value is not None}
+        self.body.vectors[name] = models.VectorParams(**params)  # type: ignore[index]
+        self._names.append(name)
+
+    def delete_vector(self, name: str) -> None:
+        for shard in self._shards:
+            shard.update(qe.UpdateOperation.delete_vector_name(name))
+        del self.body.vectors[name]  # type: ignore[union-attr]
+        self._names.remove(name)
+
+    def update_vectors(self, points: Iterable[models.PointVectors]) -> None:
+        for point in points:
+            made, vector = _id(point.id), cast("Any", point.vector)
+            changed = qe.UpdateOperation.update_vectors([qe.PointVectors(made, vector)])
+            self._shards[self._of(made)].update(changed)
 
     def delete(self, selector: Any) -> None:
         condition: Any = (

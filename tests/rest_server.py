@@ -115,6 +115,7 @@ def create(server: RestServer, name: str, body: models.CreateCollection, _: Any)
 
 
 def update(server: RestServer, name: str, body: models.UpdateCollection, _: Any) -> Any:
+    # The graphs and quantisations of vectors say nothing here: local mode is exact.
     server.engine[name].metadata.update(body.metadata or {})
     return True
 
@@ -192,6 +193,25 @@ def cluster(server: RestServer, name: str, _body: Any, _: Any) -> Any:
     }  # fmt: skip
 
 
+def new_vector(server: RestServer, name: str, body: Any, params: dict[str, str]) -> Any:
+    assert params["wait"] == "true"
+    server.engine[name].new_vector(params["vector"], body.dense)
+    return {"operation_id": 0, "status": "completed"}
+
+
+def delete_vector(server: RestServer, name: str, _body: Any, params: dict[str, str]) -> Any:
+    server.engine[name].delete_vector(params["vector"])
+    return {"operation_id": 0, "status": "completed"}
+
+
+def update_vectors(
+    server: RestServer, name: str, body: models.UpdateVectors, params: dict[str, str]
+) -> Any:
+    assert params["wait"] == "true"
+    server.engine[name].update_vectors(body.points)
+    return {"operation_id": 0, "status": "completed"}
+
+
 def new_shard(server: RestServer, name: str, body: models.CreateShardingKey, _: Any) -> Any:
     keys = server.engine[name].shard_keys
     if body.shard_key in keys:
@@ -223,6 +243,9 @@ ROUTES: dict[str, tuple[Any, Handle]] = {
     "POST /collections/{}/points/query": (models.QueryRequest, query),
     "POST /collections/{}/points/query/batch": (models.QueryRequestBatch, query_batch),
     "POST /collections/{}/points/delete": (models.PointsSelector, delete),
+    "PUT /collections/{}/points/vectors": (models.UpdateVectors, update_vectors),
+    "PUT /collections/{}/vectors/{}": (models.VectorNameConfig, new_vector),
+    "DELETE /collections/{}/vectors/{}": (None, delete_vector),
     "PUT /collections/{}/index": (models.CreateFieldIndex, index),
     "PUT /collections/{}/shards": (models.CreateShardingKey, new_shard),
 }
@@ -280,6 +303,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.removeprefix(space).strip("/"):
             return 200, b'{"title": "qdrant", "version": "1.18.0"}'
         rest = f"/{{}}{rest}" if name else ""
+        if vector := re.fullmatch(r"/{}/vectors/([^/]+)", rest):
+            params, rest = {**params, "vector": unquote(vector[1])}, "/{}/vectors/{}"
         line = f"{self.command} /collections{rest}"
         _, handle = ROUTES[line]
         try:

@@ -31,8 +31,8 @@ import numpy as np
 from .embedders import resolve
 from .errors import ConfigError, NestingError, RecordError
 from .flow import Flow, arun, run
-from .funnel import plan
-from .nesting import Nesting, unit_rows
+from .funnel import Plan
+from .nesting import unit_rows
 from .records import Hit, Record, Trace
 from .store import AsyncStore, Store
 
@@ -277,7 +277,7 @@ def planned(
     queries: Sequence[Any],
     k: int,
     *,
-    nesting: Nesting,
+    planning: Callable[..., Plan],
     mmr: tuple[int, float] | None,
     **asked: Any,
 ) -> Flow[list[Found]]:
@@ -290,7 +290,7 @@ def planned(
     many = yield methodcaller("search_many", queries, wanted, **asked)
     if mmr is not None:
         many = yield from _diversified(many, k, mmr[1])
-    steps = plan(asked["funnel"], nesting, wanted)
+    steps = planning(asked["funnel"], wanted)
     stages = [*((field.name, limit) for field, limit in steps.stages), ("full", wanted)]
     told = {
         "funnel": str(steps),

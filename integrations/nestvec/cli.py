@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, delete, models, evaluate, adapt, train.
+"""The command line: nestvec demo, add, search, info, tune, evaluate, adapt, train and others.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import console, datasets, demo, evaluation, fitting, passages, stdlib_docs
+from . import cli_tuning, console, datasets, demo, evaluation, fitting, passages, stdlib_docs
 from .adaptors.base import embedded
 from .conditions import condition
 from .embedders import resolve
@@ -31,6 +31,7 @@ from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
+from .sizing import sizes
 from .store import ENGINES, Store, connect
 
 __all__ = ["app", "main"]
@@ -281,6 +282,144 @@ def delete(
         _print({"deleted": deleted})
     else:
         console.say(f"deleted {_several(deleted, 'document')}")
+
+
+@app.command()
+def tune(
+    url: Url,
+    *,
+    target: Annotated[float, typer.Option(help="The recall to reach.")] = 0.99,
+    k: Annotated[int, typer.Option("-k", help="How many hits a search returns.")] = 10,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Queries, a line each: a text, or JSON with query (a text or a vector) and where. "
+            "Without it documents are drawn.",
+        ),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How sure the recall has to be.")] = 0.95,
+    budget: Annotated[float, typer.Option(help="About how many seconds to take.")] = 60.0,
+    optimise: Annotated[
+        str, typer.Option(metavar="speed|memory", help="What is to be best.")
+    ] = "speed",
+    where: Where = None,
+    filter: Filtered = None,
+    seed: Annotated[int, typer.Option(help="Which queries are drawn, and how split.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Draw what was measured there.")
+    ] = None,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure plans on a collection and make the best one its default.
+
+    Ends with 1 where no plan reaches the target; then the collection keeps the plan that it had.
+    """
+    if plot is not None:
+        from .tuning_plots import draw  # says what it needs before minutes are spent
+    asked = None if queries is None else list(cli_tuning.read_queries(queries))
+    only = condition(where or [], filter)
+    with (
+        connect(url, collection=collection, embedder=embedder) as store,
+        console.share("tuning") as progress,
+    ):
+        tuned = store.tune(
+            target, k, asked, confidence=confidence, budget_s=budget, optimise=optimise,
+            where=only, seed=seed, progress=progress,
+        )  # fmt: skip
+    drawn = [] if plot is None else draw(tuned, plot)
+    if as_json:
+        _print(cli_tuning.told(tuned, drawn))
+    else:
+        cli_tuning.show(tuned, drawn)
+    if not tuned.reached:
+        raise typer.Exit(1)
+
+
+@app.command()
+def size(
+    count: Annotated[int, typer.Argument(metavar="DOCUMENTS", help="How many documents.")],
+    *,
+    dim: Annotated[int, typer.Option(help="How many numbers a full vector has.")],
+    dims: Annotated[str, typer.Option(help="The fields, such as 64,256:int8.")],
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="edge, qdrant, postgres or memory. May be given again."),
+    ] = None,
+    text: Annotated[int, typer.Option(help="Bytes of a document's text, on average.")] = 500,
+    metadata: Annotated[int, typer.Option(help="Bytes of its metadata as JSON.")] = 60,
+    id: Annotated[int, typer.Option(help="Bytes of its id.")] = 36,
+    m: Annotated[int, typer.Option("-m", help="Links of a node of the graph.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Estimate the bytes of a collection, beside those of single full vectors."""
+    found = sizes(
+        count, dim, dims, engines=engine or ("edge", "qdrant", "postgres"), text_bytes=text,
+        metadata_bytes=metadata, id_bytes=id, m=m,
+    )  # fmt: skip
+    if as_json:
+        _print([asdict(made) for made in found])
+    else:
+        cli_tuning.show_sizes(count, dim, found)
+
+
+@app.command(name="add-field")
+def add_field(
+    url: Url,
+    field: Annotated[str, typer.Argument(help="Such as 128, 256:int8 or full:binary.")],
+    *,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Add a field, made of the full vectors that are there; run it again after a break.
+
+    Others go on searching and writing meanwhile; nothing is embedded.
+    """
+    with connect(url, collection=collection) as store:
+        with console.counted("adding a field") as told:
+            store.add_field(field, progress=told)
+        _changed(store, as_json=as_json)
+
+
+@app.command(name="drop-field")
+def drop_field(
+    url: Url,
+    field: Annotated[str, typer.Argument(help="Such as 64.")],
+    *,
+    collection: Collection = "docs",
+    as_json: Json = False,
+) -> None:
+    """Drop a field; run it again after a break."""
+    with connect(url, collection=collection) as store:
+        store.drop_field(field)
+        _changed(store, as_json=as_json)
+
+
+@app.command()
+def verify(
+    url: Url,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be made of the full vectors.")
+    ] = False,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    as_json: Json = False,
+) -> None:
+    """Find documents whose fields are lacking or wrong; ends with 1 where there are any left."""
+    with (
+        connect(url, collection=collection, embedder=embedder) as store,
+        console.counted("mending" if repair else "reading") as told,
+    ):
+        found = store.repair(progress=told) if repair else store.verify(progress=told)
+    if as_json:
+        _print(found)
+    else:
+        cli_tuning.show_faults(found)
+    if found:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -557,6 +696,14 @@ def _integers(text: str) -> list[int]:
 
 
 # Opening and storing
+
+
+def _changed(store: Store, *, as_json: bool) -> None:
+    known = store.info()
+    if as_json:
+        _print(asdict(known))
+    else:
+        console.info(known)
 
 
 def _open_or_make(

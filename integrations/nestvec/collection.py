@@ -20,6 +20,7 @@ import numpy as np
 from .adaptors.base import Adaptor
 from .advice import filter_advice
 from .backends.base import KINDS, Backend, Head
+from .certificate import Tuned
 from .embedders import Embedder, recorded, resolve
 from .embedders.profiles import UntrainedPrefix, advice, profile_of
 from .errors import (
@@ -37,7 +38,7 @@ from .filter_forms import Where, as_filter
 from .filter_values import checked_key, path, spelled
 from .filters import And, Filter
 from .flow import Call, Flow
-from .funnel import Funnel, Plan, default_funnel, plan
+from .funnel import Funnel, Plan, check_count, plan, widened
 from .nesting import Matrix, Nesting, nest, unit_rows
 from .records import (
     Batch,
@@ -193,8 +194,41 @@ class Collection:
         self.backend, self.head = backend, head
         self.embedder, self.adaptor = embedder, adaptor
         self.made = made  # the embedder, where nobody else has it
-        self.nesting = head.nesting
         self.batch_size = batch_size
+        self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
+        self._made = head.written
+
+    @property
+    def nesting(self) -> Nesting:
+        """The fields that can be searched, fewest bytes first, full last."""
+        return self.head.nesting
+
+    def plan(self, funnel: Funnel | str | None = None, k: int = 10, offset: int = 0) -> Plan:
+        """Return the plan of a query: the given funnel, or the one that was tuned, or a default.
+
+        What was tuned for k hits lets more through for a query of more. Raises FunnelError.
+        """
+        if funnel is None and self.tuned is not None and self.tuned.certificate is not None:
+            wanted = check_count("k", k, 1) + check_count("offset", offset, 0)
+            funnel = widened(self.tuned, self.tuned.certificate.k, wanted)
+        return plan(funnel, self.nesting, k, offset)
+
+    def remember(self, tuned: Tuned) -> Flow[None]:
+        """Make a measured plan the collection's default, also for whoever opens it later."""
+        head = replace(self.head, tuned=tuned.to_head())
+        yield from self.backend.record(head)
+        self.take(head)
+        self.tuned = tuned
+
+    def take(self, head: Head) -> None:
+        """Go on with what the collection now records of itself."""
+        self._made = head.written
+        self.head = head
+        self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)
+
+    def vectors(self, query: Any) -> Flow[dict[str, Matrix]]:
+        """Return one unit vector per field for a text or a vector."""
+        return (yield from self._queries(query, None))
 
     # Writing
 
@@ -319,10 +353,10 @@ class Collection:
         are none. Raises FunnelError, FilterError, NestingError (the vector), EmbedderError (the
         text) before anything is sent.
         """
-        steps = plan(funnel, self.nesting, k, offset)
+        steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
         where = _limiting(where)
-        queries = yield from self._queries(query)
+        queries = yield from self._queries(query, steps)
         hits = yield from self.backend.search(queries, steps, where)
         return _at_least(least, hits)
 
@@ -337,14 +371,14 @@ class Collection:
         offset: int = 0,
     ) -> Flow[list[list[Hit]]]:
         """Return the hits of each query, as `search` does, asking the engine only once."""
-        steps = plan(funnel, self.nesting, k, offset)
+        steps = self.plan(funnel, k, offset)
         least = _checked_score(min_score)
         where = _limiting(where)
         if isinstance(queries, str):
             raise RecordError(f"queries is a list of queries, got one string; write [{queries!r}]")
         many = []
         for query in queries:
-            many.append((yield from self._queries(query)))
+            many.append((yield from self._queries(query, steps)))
         found = (yield from self.backend.search_many(many, steps, where)) if many else []
         return [_at_least(least, hits) for hits in found]
 
@@ -361,15 +395,15 @@ class Collection:
         A stage's time is the time of the funnel up to it less that of the funnel before it.
         Raises as `search` does.
         """
-        steps = plan(funnel, self.nesting, k)
+        steps = self.plan(funnel, k)
         where = _limiting(where)
-        queries = yield from self._queries(query)
+        queries = yield from self._queries(query, steps)
         entering = yield from self.backend.count(where)
         # So that no stage pays for a cold start.
         yield from self.backend.search(queries, steps, where)
         stages, before = [], 0.0
         for done in range(1, len(steps.stages) + 1):
-            part = Plan(steps.stages[:done], k)
+            part = Plan(steps.stages[:done], k, knobs=steps.knobs)
             leaving, ms = yield from _timed(self.backend.candidates(queries, part, where))
             name = part.stages[-1][0].name
             stages.append(StageTrace(name, entering, leaving, max(0.0, ms - before)))
@@ -410,14 +444,6 @@ class Collection:
         records, after = yield from self.backend.page(where, after, self.batch_size, vectors)
         return self._as_given(records), after
 
-    def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
-        """Return the documents that lack fields, by id, each with the fields that it lacks.
-
-        Others may have written them: what nestvec writes has all of its fields. A search through
-        a field does not see them; adding them again, or deleting them, mends that.
-        """
-        return (yield from self.backend.verify())
-
     def info(self) -> Flow[Info]:
         """Return what the collection knows of itself, and its size."""
         count = yield from self.backend.count(None)
@@ -433,7 +459,7 @@ class Collection:
             dim=self.nesting.dim,
             fields=fields,
             embedder=self.head.embedder,
-            funnel=str(default_funnel(self.nesting, 10)),
+            funnel=str(self.plan()),
             format=self.head.format,
             engine=engine,
             indexes=(yield from self.backend.metadata_indexes()),
@@ -459,7 +485,7 @@ class Collection:
                     vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
-            nested = self._nest(vectors, names)
+            nested = self._nest(vectors, names, self._made)
         except NestingError as error:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
@@ -486,8 +512,16 @@ class Collection:
                 made, self.nesting.dim, [f"record {record.id!r}" for record in records]
             )
 
-    def _queries(self, query: Any) -> Flow[dict[str, Matrix]]:
-        """Return one unit vector per field for a text, an image or a vector."""
+    def document_vector(self, id: str, text: str) -> Flow[Matrix]:
+        """Return the full vector of a document's text, embedded anew."""
+        embedded = yield from self._embed([Record(id, text)], images=False)
+        return np.asarray(self._nest(embedded, [id], self._made)["full"][0])
+
+    def _queries(self, query: Any, steps: Plan | None) -> Flow[dict[str, Matrix]]:
+        """Return one unit vector for each field of a plan, or of the nesting, and for full.
+
+        The query is a text, an image or a vector.
+        """
         if isinstance(query, str) or is_image(query):
             embedder = self._need_embedder()
             if is_image(query):
@@ -499,18 +533,29 @@ class Collection:
                 raise RecordError(f"query: {_BLANK}")
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
-        return {name: rows[0] for name, rows in self._nest([query], ["query"]).items()}
+        nesting = self.nesting
+        if steps is not None:  # as it was when the plan was made: fields may go meanwhile
+            fields = [field for field, _ in steps.stages if field.name != "full"]
+            nesting = Nesting((*fields, nesting.full))
+        made = self._nest([query], ["query"], nesting)
+        return {name: rows[0] for name, rows in made.items()}
 
-    def _nest(self, vectors: Any, names: list[str]) -> dict[str, Matrix]:
+    def _nest(self, vectors: Any, names: list[str], nesting: Nesting) -> dict[str, Matrix]:
         """Return one matrix of unit rows per field, adapted where there is an adaptor."""
         if self.adaptor is None:
-            return nest(vectors, self.nesting, names)
+            return nest(vectors, nesting, names)
         unit = unit_rows(vectors, self.nesting.dim, names)
-        nested = nest(self.adaptor.apply(unit), self.nesting, names)
+        nested = nest(self.adaptor.apply(unit), nesting, names)
         if self.adaptor.orthogonal:
             return nested
         # Such an adaptor makes only the prefixes: the score stays the model's own.
-        return nested | {field.name: unit for field in self.nesting.fields if field.full}
+        return nested | {field.name: unit for field in nesting.fields if field.full}
+
+    def nested(self, stored: Any, names: list[str]) -> dict[str, Matrix]:
+        """Return one matrix of unit rows per written field for full vectors as they are stored."""
+        if self.head.derived:
+            return nest(stored, self._made, names)
+        return self._nest(stored, names, self._made)
 
     def _as_given(self, records: list[Record]) -> list[Record]:
         """Return stored records with their vectors as they were before an adaptor."""

@@ -24,8 +24,8 @@ from .embedders.profiles import Profile
 from .records import Hit, Info, Trace
 
 __all__ = [
-    "brief", "figures", "hits", "info", "models", "one_line", "progress", "say", "trace",
-    "trace_line",
+    "brief", "counted", "figures", "hits", "info", "models", "one_line", "progress", "say", "share",
+    "table", "trace", "trace_line",
 ]  # fmt: skip
 
 #: Characters of a passage and of its metadata that a hit shows.
@@ -57,6 +57,16 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
             no_wrap=column in right,
         )  # fmt: skip
     return table
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Show rows of text under their columns; those named in `right` hold numbers."""
+    made = _table(*columns, right=right)
+    for row in rows:
+        made.add_row(*row)
+    _console().print(made)
 
 
 def hits(found: Sequence[Hit]) -> None:
@@ -181,3 +191,25 @@ def progress(
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(label, total=total)
         yield lambda amount: shown.update(task, advance=amount)
+
+
+@contextmanager
+def share(label: str) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar of what share is done, and of what; yield what is told both."""
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _what, _share: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(label, total=1.0)
+        yield lambda what, done: shown.update(
+            task, completed=done, description=f"{label}: {one_line(what, 40):40}"
+        )
+
+
+@contextmanager
+def counted(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of how many of how many are done; yield what is told both."""
+    with share(label) as told:
+        yield lambda done, total: told(f"{done:,} of {total:,}", done / max(1, total))

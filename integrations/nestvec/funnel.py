@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import operator
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from .errors import FunnelError, NestingError
 from .nesting import Field, Nesting
 
-__all__ = ["Funnel", "Plan", "Stage", "default_funnel", "plan"]
+__all__ = ["Funnel", "Knobs", "Plan", "Stage", "default_funnel", "plan", "widened"]
 
 _STAGE = re.compile(r"(?P<field>.+):(?P<limit>\d+)")
+_KNOB = re.compile(r"(?P<name>[a-z]+)=(?P<value>[0-9.]+)")
 
 
 #: No engine counts candidates in more than 32 bits.
@@ -33,6 +35,49 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Knobs:
+    """How the engine searches the first stage; None leaves a choice to the engine's backend.
+
+    `ef` is how many nodes of a graph a search keeps in view, `probes` how many lists of an ivfflat
+    index it reads. With `oversampling` so many times the stage's limit are found by a field's
+    quantised numbers and rescored inside the field, by its own. What an engine does not have it
+    does not look at.
+    """
+
+    ef: int | None = None
+    probes: int | None = None
+    oversampling: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ef", "probes"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 1)
+        times = self.oversampling
+        if times is not None and not 1 <= times <= 1_000:
+            raise FunnelError(f"oversampling is a number from 1 to 1,000, got {times!r}")
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Knobs:
+        """Return what texts such as `"ef=200"` say. Raises FunnelError."""
+        given: dict[str, Any] = {}
+        for text in texts:
+            match = _KNOB.fullmatch(text)
+            if match is None or match["name"] not in ("ef", "probes", "oversampling"):
+                raise FunnelError(f"cannot read {text!r}; write ef=N, probes=N or oversampling=N")
+            try:
+                given[match["name"]] = (float if match["name"] == "oversampling" else int)(
+                    match["value"]
+                )
+            except ValueError:
+                raise FunnelError(f"cannot read the number in {text!r}") from None
+        return cls(**given)
+
+    def __str__(self) -> str:
+        given = {"ef": self.ef, "probes": self.probes, "oversampling": self.oversampling}
+        return " ".join(f"{name}={v:g}" for name, v in given.items() if v is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Funnel:
     """The stages before the last one; the last is always the full vector, and k leave it.
 
@@ -40,9 +85,11 @@ class Funnel:
 
     Written as text it is `"64:200 256:40"`: 200 candidates leave the first 64 numbers, 40 leave
     the first 256, k leave full. A funnel without stages is `"exact"`, an exact scan of full.
+    `"64:200 ef=400"` also says how the first stage is searched.
     """
 
     stages: tuple[Stage, ...]
+    knobs: Knobs = Knobs()
 
     def __post_init__(self) -> None:
         for before, after in pairwise(self.stages):
@@ -55,8 +102,11 @@ class Funnel:
     @classmethod
     def parse(cls, text: str) -> Funnel:
         """Return the funnel that a text such as `"64:200 256:40"` writes. Raises FunnelError."""
-        words = text.split()
+        words = [word for word in text.split() if "=" not in word]
+        knobs = Knobs.parse([word for word in text.split() if "=" in word])
         if words == ["exact"]:
+            if knobs != Knobs():
+                raise FunnelError(f"funnel {text!r}: an exact scan has no {knobs}")
             return cls(())
         stages = []
         for word in words:
@@ -69,10 +119,11 @@ class Funnel:
             stages.append(Stage(match["field"], int(match["limit"])))
         if not stages:
             raise FunnelError("the funnel is empty; write '64:200', or 'exact'")
-        return cls(tuple(stages))
+        return cls(tuple(stages), knobs)
 
     def __str__(self) -> str:
-        return " ".join(f"{stage.field}:{stage.limit}" for stage in self.stages) or "exact"
+        stages = " ".join(f"{stage.field}:{stage.limit}" for stage in self.stages) or "exact"
+        return f"{stages} {self.knobs}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +136,7 @@ class Plan:
     stages: tuple[tuple[Field, int], ...]
     k: int
     offset: int = 0
+    knobs: Knobs = Knobs()
 
     @property
     def limit(self) -> int:
@@ -92,7 +144,8 @@ class Plan:
         return self.k + self.offset
 
     def __str__(self) -> str:
-        return " ".join(f"{field.spec}:{limit}" for field, limit in self.stages) or "exact"
+        stages = " ".join(f"{field.spec}:{limit}" for field, limit in self.stages) or "exact"
+        return f"{stages} {self.knobs}".strip()
 
 
 def default_funnel(nesting: Nesting, k: int) -> Funnel:
@@ -107,6 +160,19 @@ def default_funnel(nesting: Nesting, k: int) -> Funnel:
     times = nesting.dim / first.length * (2 if first.precision == "binary" else 1)
     limit = math.ceil(min(100.0, 20 * times) * math.sqrt(10 * max(k, 10)))
     return Funnel((Stage(first.name, min(_MOST, max(limit, 4 * k))),))
+
+
+def widened(funnel: Funnel, k: int, wanted: int) -> Funnel:
+    """Return a funnel that was made for k hits for a query of more: limits and ef grow with k."""
+    if wanted <= k or not funnel.stages:
+        return funnel
+
+    def grown(limit: int) -> int:
+        return min(_MOST, -(-limit * wanted // k))
+
+    stages = tuple(Stage(stage.field, grown(stage.limit)) for stage in funnel.stages)
+    knobs = funnel.knobs
+    return Funnel(stages, knobs if knobs.ef is None else replace(knobs, ef=grown(knobs.ef)))
 
 
 def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0) -> Plan:
@@ -125,7 +191,7 @@ def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0)
             f"funnel {str(funnel)!r} ends with {stages[-1][1]} candidates, but k={k} with "
             f"offset={offset} needs {k + offset}; raise the limit of its last stage"
         )
-    return Plan(stages, k, offset)
+    return Plan(stages, k, offset, funnel.knobs)
 
 
 def _field(nesting: Nesting, name: str) -> Field:

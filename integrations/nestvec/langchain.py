@@ -40,8 +40,7 @@ from .errors import ConfigError, MissingExtra, RecordError
 from .filter_forms import as_filter
 from .filters import Filter
 from .flow import Flow
-from .funnel import Funnel
-from .nesting import Nesting
+from .funnel import Funnel, Plan
 from .records import Hit, Record
 from .store import AsyncStore, Store, aconnect, connect
 
@@ -461,12 +460,12 @@ class FunnelRetriever(BaseRetriever):
     def _answered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
         chosen = _chosen(self, asked)
         opened = chosen.vectorstore()
-        return opened.stores.run(_answers(chosen, queries, opened.store.nesting))
+        return opened.stores.run(_answers(chosen, queries, opened.store.plan))
 
     async def _aanswered(self, queries: Sequence[str], asked: Mapping[str, Any]) -> list[Answer]:
         chosen = _chosen(self, asked)
         opened = await chosen.avectorstore()
-        return await opened.stores.arun(_answers(chosen, queries, opened.store.nesting))
+        return await opened.stores.arun(_answers(chosen, queries, opened.store.plan))
 
     def _get_relevant_documents(
         self,
@@ -547,7 +546,7 @@ def _chosen(retriever: FunnelRetriever, asked: Mapping[str, Any]) -> FunnelRetri
 
 
 def _answers(
-    asked: FunnelRetriever, queries: Sequence[str], nesting: Nesting
+    asked: FunnelRetriever, queries: Sequence[str], planning: Callable[..., Plan]
 ) -> Flow[list[Answer]]:
     how: dict[str, Any] = {
         "where": asked.filter,
@@ -558,7 +557,7 @@ def _answers(
     if asked.explain:
         found = yield from explained(queries, asked.k, **how)
     else:
-        found = yield from planned(queries, asked.k, nesting=nesting, **how)
+        found = yield from planned(queries, asked.k, planning=planning, **how)
     return [([_document(hit, asked.include_score) for hit in hits], told) for hits, told in found]
 
 

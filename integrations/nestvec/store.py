@@ -18,15 +18,20 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .adaptors.base import Adaptor
 from .backends.base import Backend
+from .certificate import Tuned
 from .collection import Collection, EmbedderCall, Width, open_collection
 from .embedders import Embedder
 from .errors import AdaptorError, ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
+from .funnel import Funnel, Plan
+from .mending import repair, verify
 from .nesting import Nesting
 from .records import Record
+from .reshaping import add_field, drop_field
 from .sources import Take, atake, checked_size, take
+from .tuning import tune
 
 __all__ = ["AsyncStore", "Store", "aconnect", "connect"]
 
@@ -214,6 +219,18 @@ class _Opened:
         """The fields of the collection, fewest bytes first, full last."""
         return self._collection.nesting
 
+    def plan(self, funnel: Funnel | str | None = None, k: int = 10, offset: int = 0) -> Plan:
+        """Return the plan that a search of this funnel runs; None is the collection's own.
+
+        Raises FunnelError.
+        """
+        return self._collection.plan(funnel, k, offset)
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """The measured plan that is the collection's default, None where it was not tuned."""
+        return self._collection.tuned
+
     @property
     def url(self) -> str:
         """Where the collection is, without secrets."""
@@ -251,7 +268,11 @@ class Store(_Opened):
     count = _blocking(Collection.count)
     index_metadata = _blocking(Collection.index_metadata)
     info = _blocking(Collection.info)
-    verify = _blocking(Collection.verify)
+    tune = _blocking(tune)
+    add_field = _blocking(add_field)
+    drop_field = _blocking(drop_field)
+    verify = _blocking(verify)
+    repair = _blocking(repair)
     drop = _blocking(Collection.drop)
 
     def scan(self, where: Where | None = None, *, vectors: bool = False) -> Iterator[Record]:
@@ -307,7 +328,11 @@ class AsyncStore(_Opened):
     count = _awaited(Collection.count)
     index_metadata = _awaited(Collection.index_metadata)
     info = _awaited(Collection.info)
-    verify = _awaited(Collection.verify)
+    tune = _awaited(tune)
+    add_field = _awaited(add_field)
+    drop_field = _awaited(drop_field)
+    verify = _awaited(verify)
+    repair = _awaited(repair)
     drop = _awaited(Collection.drop)
 
     def scan(self, where: Where | None = None, *, vectors: bool = False) -> AsyncIterator[Record]:

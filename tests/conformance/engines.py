@@ -82,6 +82,8 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
+        if not callable(method):
+            return method
 
         def blocking(*args: Any, **kwargs: Any) -> Any:
             return self._loop.run_until_complete(method(*args, **kwargs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 
-__all__ = ["FORMAT", "KINDS", "Backend", "Head", "index_kind"]
+__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored", "index_kind"]
 
 #: The version of what a collection records of itself.
 FORMAT = 1
@@ -32,11 +33,42 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as the engine has it, whatever is wrong with it.
+
+    `key` is what the engine knows it by, `vectors` the numbers of the fields that it has.
+    """
+
+    key: Any
+    id: str
+    text: str
+    vectors: Mapping[str, Matrix]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A field that a plan may begin with, and what of its search can be chosen.
+
+    `indexed` says whether there is an index; without one the field is read from end to end.
+    `most_ef` is the largest ef of its graph, None where it has none; `lists` those of an ivfflat
+    index. `oversampling` says whether it can rescore inside itself.
+    """
+
+    field: Field
+    indexed: bool
+    most_ef: int | None = None
+    lists: int | None = None
+    oversampling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """What a collection records of itself: its nesting, and what made its vectors.
 
     `adaptor` is the name of the adaptor. `derived` says whether prefixes are the first numbers of
-    what is stored as full, or vectors of their own that an adaptor made.
+    what is stored as full, or vectors of their own that an adaptor made. `tuned` is the plan that
+    was measured on it, as plain JSON. `added` are the fields that came after it was made, `pending`
+    the one that is on its way in or out.
     """
 
     nesting: Nesting
@@ -44,6 +76,16 @@ class Head:
     format: int = FORMAT
     adaptor: str | None = None
     derived: bool = True
+    tuned: Mapping[str, Any] | None = None
+    added: tuple[str, ...] = ()
+    pending: str | None = None
+
+    @property
+    def written(self) -> Nesting:
+        """The fields that documents are written with, also the one that is on its way in."""
+        if self.pending is None or self.pending.startswith("-"):
+            return self.nesting
+        return Nesting.of((*self.nesting.dims, self.pending[1:]), self.nesting.dim)
 
     def to_json(self) -> str:
         """Return the head as JSON."""
@@ -55,6 +97,8 @@ class Head:
             "adaptor": self.adaptor,
             "derived": self.derived,
         }
+        later = {"tuned": self.tuned, "added": list(self.added), "pending": self.pending}
+        head.update({name: value for name, value in later.items() if value})
         return json.dumps(head, indent=2)
 
     @classmethod
@@ -70,13 +114,25 @@ class Head:
                     f"{where} has format {version}, this nestvec reads up to {FORMAT}; upgrade it"
                 )
             # Before there were adaptors, every prefix was derived.
-            adaptor, derived = head.get("adaptor"), bool(head.get("derived", True))
-            return cls(Nesting.of(dims, dim), embedder, version, adaptor, derived)
+            return cls(
+                Nesting.of(dims, dim), embedder, version, head.get("adaptor"),
+                bool(head.get("derived", True)), head.get("tuned"), tuple(head.get("added", ())),
+                head.get("pending"),
+            )  # fmt: skip
         except (ValueError, TypeError, KeyError, NestingError) as error:
             raise CollectionDamaged(
                 f"{where} is not what nestvec wrote there ({type(error).__name__}); "
                 "restore it from a copy, nothing was changed"
             ) from error
+
+
+#: How many documents are read at once where all are.
+_PAGE = 1_000
+
+
+def drawn_by(id: str, seed: int) -> str:
+    """Return what orders ids as if at random, alike in every engine."""
+    return hashlib.md5(f"{id} {seed}".encode(), usedforsecurity=False).hexdigest()
 
 
 def index_kind(condition: Keyed) -> str | None:
@@ -133,6 +189,54 @@ class Backend(ABC):
     @abstractmethod
     def create(self, head: Head) -> Flow[None]:
         """Make the collection, which does not exist yet, and open it."""
+
+    @abstractmethod
+    def record(self, head: Head) -> Flow[None]:
+        """Record what the collection knows of itself anew, all of it or nothing."""
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Make room for a field that the head has pending; from now on it is written too."""
+        return
+        yield
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:  # noqa: ARG002
+        """Make a field for some documents that lack it, of their full vectors.
+
+        Return for how many, and where to go on; that is None at the end. What others write
+        meanwhile is not undone.
+        """
+        return 0, None
+        yield
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Index a field that all documents have, so that it can be searched first."""
+        return
+        yield
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        """Drop what the engine keeps of a field that the head has no more."""
+        return
+        yield
+
+    @abstractmethod
+    def entries(self) -> Flow[list[Entry]]:
+        """Return the fields that a plan may begin with, fewest bytes first."""
+
+    def sample(self, count: int, seed: int) -> Flow[list[Record]]:
+        """Return up to `count` documents with their vectors, drawn at random by a seed.
+
+        Whether a document is drawn depends on its id and the seed alone, wherever it is kept.
+        """
+        drawn: list[tuple[str, str]] = []
+        after = None
+        while True:
+            records, after = yield from self.page(None, after, _PAGE, vectors=False)
+            drawn = sorted(drawn + [(drawn_by(record.id, seed), record.id) for record in records])
+            drawn = drawn[:count]
+            if after is None:
+                break
+        found = yield from self.get([id for _, id in drawn], vectors=True)
+        return sorted(found, key=lambda record: drawn_by(record.id, seed))
 
     @abstractmethod
     def upsert(self, batch: Batch) -> Flow[None]:
@@ -207,6 +311,18 @@ class Backend(ABC):
     @abstractmethod
     def info(self) -> Flow[Mapping[str, Any]]:
         """Return what only this engine can tell of the collection."""
+
+    def kept(self, nesting: Nesting) -> list[Field]:
+        """Return the fields whose numbers documents have, so that they may be wrong."""
+        return [field for field in nesting.fields if field.name == "full" or not field.full]
+
+    @abstractmethod
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        """Return up to `limit` documents as they are kept, and where to go on; None at the end."""
+
+    @abstractmethod
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        """Give documents other vectors, but for those that were replaced since they were read."""
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
         """Return the documents that lack fields, where others than nestvec can write."""

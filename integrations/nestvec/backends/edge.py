@@ -11,13 +11,16 @@ are taken for integers.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Condition as Signal
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -35,10 +38,10 @@ from ..errors import (
 from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Call, Flow
-from ..funnel import Plan
+from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head, Stored
 from .point_filters import (
     INDEXES,
     Condition,
@@ -55,14 +58,20 @@ from .point_filters import (
 )
 from .points import (
     Vector,
+    as_stored,
     beam,
     check_in_place,
     coded,
+    entries,
     hit,
+    in_field,
+    made_of,
     nested,
+    oversampled,
     payload,
     point_id,
     record,
+    same_numbers,
     stranger,
     vector_name,
     vectors,
@@ -80,6 +89,9 @@ _FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once.
 _PAGE = 1_000
+
+#: How many documents get another vector at once; nobody else writes meanwhile.
+_FILL = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +123,12 @@ class EdgeBackend(Backend):
                 "digits, '_', '-' and '.', not starting with '-' or '.'"
             )
         self.url, self.collection = url, collection
+        self._options = options
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         self._pending = 0
         self._per_record = 1
         self._vectors: list[Vector] = []
+        self._head: Head | None = None
         self._indexes: dict[str, str] = {}
 
     def check(self, nesting: Nesting) -> None:
@@ -126,9 +140,9 @@ class EdgeBackend(Backend):
         return head
 
     def ready(self, head: Head) -> Flow[None]:
-        yield Call("load")
+        yield Call("load", (head,))
         info = yield Call("info")
-        self._learn(head.nesting)
+        self._learn(head)
         self._indexes = {
             key: str(made.data_type).rpartition(".")[2].lower()
             for key, made in info.payload_schema.items()
@@ -137,11 +151,45 @@ class EdgeBackend(Backend):
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
-        self._learn(head.nesting)
+        self._learn(head)
 
-    def _learn(self, nesting: Nesting) -> None:
-        self._per_record = nesting.dim * 4
-        self._vectors = vectors(nesting)
+    def record(self, head: Head) -> Flow[None]:
+        yield Call("record", (head,))
+        self._learn(head)
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:
+        name = vector_name(field)
+        if name != "full":  # what quantises it is no vector of its own
+            (made,) = (vector for vector in vectors(head.written) if vector.name == name)
+            yield Call("add_vector", (made,))
+            self._vectors = vectors(head.written)
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
+        if vector_name(field) == "full":
+            return 0, None
+        filled: tuple[int, Any] = yield Call("fill", (field, self._per_record // 4, after))
+        return filled
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        yield Call("reshape", (config(head.nesting, self._options, (*head.added, field.name)),))
+        yield from self._optimize()
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        if vector_name(field) != "full":
+            yield Call("update", (qe.UpdateOperation.delete_vector_name(vector_name(field)),))
+        yield Call("reshape", (config(head.nesting, self._options, head.added),))
+        yield from self._optimize()
+
+    def entries(self) -> Flow[list[Entry]]:
+        assert self._head is not None
+        return entries(self._head.nesting, self._head.added)
+        yield
+
+    def _learn(self, head: Head) -> None:
+        self._per_record = head.nesting.dim * 4
+        if self._head is None or self._head.pending != head.pending:
+            self._vectors = vectors(head.nesting)
+        self._head = head
 
     def upsert(self, batch: Batch) -> Flow[None]:
         payloads = [
@@ -150,16 +198,25 @@ class EdgeBackend(Backend):
         ]
         if any("raw" in made for made in payloads):
             yield Call("note_drift")
-        # What quantises the full vector has no numbers of its own.
-        names = [vector.name for vector in self._vectors]
-        # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
-        matrices = (coded(batch.vectors[each.name], each.datatype) for each in self._vectors)
-        rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
-        points = [
-            qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
-            for id, row, made in zip(batch.ids, rows, payloads, strict=True)
-        ]
-        yield Call("update", (qe.UpdateOperation.upsert_points(points),))
+        while True:
+            # What quantises the full vector has no numbers of its own.
+            kept = self._vectors
+            written = [vector for vector in kept if vector.name in batch.vectors]
+            # The engine reads a memoryview twice as fast as an array's row, and faster than a list.
+            matrices = (coded(batch.vectors[each.name], each.datatype) for each in written)
+            rows = zip(*([memoryview(row) for row in matrix] for matrix in matrices), strict=True)
+            names = [vector.name for vector in written]
+            points = [
+                qe.Point(point_id(id), dict(zip(names, row, strict=True)), made)
+                for id, row, made in zip(batch.ids, rows, payloads, strict=True)
+            ]
+            try:
+                yield Call("update", (qe.UpdateOperation.upsert_points(points),))
+            except BackendError:
+                if self._vectors is kept:
+                    raise
+                continue  # a field was dropped in this moment, and took the batch with it
+            break
         self._pending += len(batch)
 
     def settle(self) -> Flow[None]:
@@ -220,7 +277,9 @@ class EdgeBackend(Backend):
         if not plan.stages:
             counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
             return counted
-        last = nested(plan.stages, filtered.condition, _prefetch(queries, filtered.acorn))
+        last = nested(
+            plan.stages, filtered.condition, _prefetch(queries, plan.knobs, filtered.acorn)
+        )
         assert last is not None
         request = qe.QueryRequest(
             limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
@@ -306,6 +365,14 @@ class EdgeBackend(Backend):
         names = [vector.name for vector in self._vectors]
         return (yield from incomplete(names, ("id", "text"), scroll))
 
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        request = qe.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
+        points, after = yield Call("scroll", (request,))
+        return [as_stored(point) for point in points], after
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        yield Call("rewrite", (mended, self._vectors))
+
     def drop(self) -> Flow[None]:
         yield Call("drop")
 
@@ -361,8 +428,11 @@ def _exact_below(first: Field | None) -> int:
 
 
 def _record(point: Any) -> Record:
-    vector = point.vector and np.array(point.vector["full"], dtype=np.float32)
-    return record(point.payload, vector)
+    return record(point.payload, point.vector and _vector(point))
+
+
+def _vector(point: Any) -> Matrix:
+    return np.array(point.vector["full"], dtype=np.float32)
 
 
 def _full(vectors: bool) -> bool | list[str]:
@@ -376,8 +446,18 @@ def query(
 
     `exact` is for stages without the graph.
     """
-    condition = filtered.condition
-    last = nested(plan.stages, condition, _prefetch(queries, filtered.acorn, exact=exact))
+    condition, knobs = filtered.condition, plan.knobs
+    if (times := in_field(plan)) is not None:
+        limit = plan.stages[0][1]
+        return qe.QueryRequest(
+            limit=plan.k,
+            offset=plan.offset,
+            query=_nearest(queries["full"], "full"),
+            filter=condition,
+            params=_params(limit, knobs, times, acorn=filtered.acorn, exact=exact),
+            with_payload=True,
+        )
+    last = nested(plan.stages, condition, _prefetch(queries, knobs, filtered.acorn, exact=exact))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
@@ -393,20 +473,35 @@ def query(
 _EXACT = qe.SearchParams(exact=True, quantization=qe.QuantizationSearchParams(ignore=True))
 
 
+def _params(
+    limit: int,
+    knobs: Knobs,
+    times: float | None,
+    *,
+    acorn: qe.AcornSearchParams | None,
+    exact: bool,
+) -> qe.SearchParams:
+    rescored = qe.QuantizationSearchParams(rescore=times is not None, oversampling=times)
+    return qe.SearchParams(
+        hnsw_ef=beam(limit, knobs), exact=exact, quantization=rescored, acorn=acorn
+    )
+
+
 def _prefetch(
-    queries: Mapping[str, Matrix], acorn: qe.AcornSearchParams | None, *, exact: bool = False
+    queries: Mapping[str, Matrix],
+    knobs: Knobs,
+    acorn: qe.AcornSearchParams | None,
+    *,
+    exact: bool = False,
 ) -> Callable[..., qe.Prefetch]:
     def make(field: Field, limit: int, inner: qe.Prefetch | None, condition: Any) -> qe.Prefetch:
-        # Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
-        quantised = qe.QuantizationSearchParams(rescore=False)
+        times = oversampled(field, knobs) if inner is None else None
         return qe.Prefetch(
             limit=limit,
             query=_nearest(coded(queries[field.name], field.precision), vector_name(field)),
             prefetches=None if inner is None else [inner],
             filter=condition,
-            params=qe.SearchParams(
-                hnsw_ef=beam(limit), exact=exact, quantization=quantised, acorn=acorn
-            ),
+            params=_params(limit, knobs, times, acorn=acorn, exact=exact),
         )
 
     return make
@@ -417,17 +512,21 @@ def _nearest(vector: Matrix, name: str) -> qe.Query:
     return qe.Query.Nearest(memoryview(vector), name)  # type: ignore[arg-type]
 
 
-def config(nesting: Nesting, options: EdgeOptions) -> qe.EdgeConfig:
+def config(nesting: Nesting, options: EdgeOptions, graphs: Sequence[str] = ()) -> qe.EdgeConfig:
     """Return the shard's configuration: a graph on the first field, the others on disk."""
-    made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
+    made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting, graphs)}
     return qe.EdgeConfig(vectors=made)
+
+
+def _metric(vector: Vector) -> qe.Distance:
+    return qe.Distance.Euclid if vector.datatype == "uint8" else qe.Distance.Cosine
 
 
 def _vector_params(vector: Vector, options: EdgeOptions) -> qe.EdgeVectorParams:
     searched_as_it_is = vector.first and not vector.quantised
     return qe.EdgeVectorParams(
         size=vector.size,
-        distance=qe.Distance.Euclid if vector.datatype == "uint8" else qe.Distance.Cosine,
+        distance=_metric(vector),
         datatype=getattr(qe.VectorStorageDatatype, vector.datatype.capitalize()),
         memory=qe.Memory.Cached if searched_as_it_is else qe.Memory.Cold,
         quantization_config=_quantisation(vector.quantised),
@@ -489,6 +588,39 @@ def _match(match: Condition) -> Any:
     return forms[form](value)
 
 
+class _Gate:
+    """Lets many through at once, or one who must be alone, for whom the others wait."""
+
+    def __init__(self) -> None:
+        self._changed = Signal()
+        self._inside, self._shut = 0, False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._shut = True
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._shut = False
+                self._changed.notify_all()
+
+
 class _Driver:
     """The directory and the open shard: the only place that touches files or the engine."""
 
@@ -500,6 +632,7 @@ class _Driver:
         # thread_local would make the lock of one thread invisible to the one that closes.
         self.lock = FileLock(root / f".{collection}.lock", timeout=0, thread_local=False)
         self.writing = Lock()
+        self.gate = _Gate()
         self.drift = False
 
     def perform(self, request: Call) -> Any:
@@ -507,7 +640,8 @@ class _Driver:
         try:
             if own is not None:
                 return own(*request.args)
-            return getattr(self._open(), request.method)(*request.args)
+            with self.gate.shared():
+                return getattr(self._open(), request.method)(*request.args)
         except NestvecError:
             raise
         except OSError as error:
@@ -534,8 +668,32 @@ class _Driver:
             self.lock.release()
             raise
 
-    def load(self) -> None:
-        self.shard = qe.EdgeShard.load(str(self.path / "shard"))
+    def load(self, head: Head) -> None:
+        place = str(self.path / "shard")
+        try:
+            self.shard = qe.EdgeShard.load(place)
+        except Exception:
+            # The engine adds and drops a vector segment by segment, and what a kill leaves in
+            # between it does not open. It is of a field that is made again or was to go.
+            if head.pending is None:
+                raise
+            pending = Nesting.of((head.pending[1:],), head.nesting.dim).fields[0]
+            self._strip(vector_name(pending))
+            graphs = (*head.added, head.nesting.fields[0].name)
+            self.shard = qe.EdgeShard.load(place, config(head.nesting, self.options, graphs))
+
+    def _strip(self, name: str) -> None:
+        """Remove a named vector from the files of all segments."""
+        shard = self.path / "shard"
+        for file in (shard / "edge_config.json", *shard.glob("segments/*/segment.json")):
+            told = json.loads(file.read_text())
+            (told["config"]["vector_data"] if "config" in told else told["vectors"]).pop(name, None)
+            new = file.with_suffix(".new")
+            new.write_text(json.dumps(told))
+            new.replace(file)
+        for part in ("vector_storage", "vector_index"):
+            for directory in shard.glob(f"segments/*/{part}-{name}"):
+                shutil.rmtree(directory)
 
     def create(self, head: Head) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -579,9 +737,81 @@ class _Driver:
         self.drift = (self.path / "drift").exists()
         return head
 
+    def add_vector(self, vector: Vector) -> None:
+        """Add a named vector that no point has yet; nothing where it is there."""
+        kept = json.loads((self.path / "shard" / "edge_config.json").read_text())
+        if vector.name not in kept["vectors"]:
+            datatype = getattr(qe.VectorStorageDatatype, vector.datatype.capitalize())
+            self.update(
+                qe.UpdateOperation.create_dense_vector(
+                    vector.name, vector.size, _metric(vector), None, datatype
+                )
+            )
+
+    def fill(self, field: Field, dim: int, after: Any) -> tuple[int, Any]:
+        """Make a vector for some points that lack it; nothing else is written meanwhile."""
+        name = vector_name(field)
+        lacking = qe.Filter(
+            must=[qe.HasVectorCondition("full")], must_not=[qe.HasVectorCondition(name)]
+        )
+        asked = qe.ScrollRequest(
+            offset=after, limit=_FILL, filter=lacking, with_payload=["id"], with_vector=["full"]
+        )
+        with self.writing:
+            shard = self._open()
+            points, after = shard.scroll(asked)
+            if points:
+                full = [_vector(point) for point in points]
+                names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
+                rows = coded(made_of(full, field, dim, names), field.precision)
+                made: list[Any] = [memoryview(row) for row in rows]
+                changed = [
+                    qe.PointVectors(point.id, {name: row})
+                    for point, row in zip(points, made, strict=True)
+                ]
+                shard.update(qe.UpdateOperation.update_vectors(changed))
+        return len(points), after
+
+    def rewrite(
+        self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]], kept: Sequence[Vector]
+    ) -> None:
+        """Give points other vectors, but for those that were replaced since they were read."""
+        with self.writing:
+            shard = self._open()
+            now = shard.retrieve([stored.key for stored, _ in mended], False, ["full"])
+            there = {point.id: as_stored(point).vectors.get("full") for point in now}
+            changed = []
+            for stored, vectors in mended:
+                same = stored.key in there and same_numbers(
+                    there[stored.key], stored.vectors.get("full")
+                )
+                if same:
+                    rows: Any = {
+                        each.name: coded(vectors[each.name], each.datatype).tolist()
+                        for each in kept
+                    }
+                    changed.append(qe.PointVectors(stored.key, rows))
+            if changed:
+                shard.update(qe.UpdateOperation.update_vectors(changed))
+
+    def reshape(self, changed: qe.EdgeConfig) -> None:
+        """Open the shard anew with another configuration, while nobody uses it."""
+        with self.writing, self.gate.alone():
+            self._open().flush()
+            self.shard, shard = None, self.shard
+            assert shard is not None
+            shard.close()
+            self.shard = qe.EdgeShard.load(str(self.path / "shard"), changed)
+
+    def record(self, head: Head) -> None:
+        with self.writing:
+            self._open()
+            self._write_head(self.path, head.to_json(), "nestvec.json.new")
+            (self.path / "nestvec.json.new").replace(self.path / "nestvec.json")
+
     @staticmethod
-    def _write_head(directory: Path, text: str) -> None:
-        with (directory / "nestvec.json").open("w", encoding="utf-8") as file:
+    def _write_head(directory: Path, text: str, name: str = "nestvec.json") -> None:
+        with (directory / name).open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

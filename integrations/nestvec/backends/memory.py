@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 
@@ -15,9 +16,9 @@ from ..errors import BackendError, ConfigError
 from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
-from ..nesting import PRECISIONS, Field, Matrix
+from ..nesting import PRECISIONS, Field, Matrix, Nesting, nest
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head, Stored
 
 __all__ = ["MemoryBackend", "MemoryOptions"]
 
@@ -48,6 +49,23 @@ class MemoryBackend(Backend):
         self._table = _Table(head)
         return
         yield
+
+    def record(self, head: Head) -> Flow[None]:  # noqa: ARG002
+        return  # nothing is left of it to open again
+        yield
+
+    def entries(self) -> Flow[list[Entry]]:
+        """Return all fields but full; memory reads everything anyway."""
+        fields = yield Call("searched")
+        quantised = ("int8", "turbo", "binary")
+        return [Entry(f, indexed=False, oversampling=f.precision in quantised) for f in fields]
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:  # noqa: ARG002
+        filled: int = yield Call("fill", (field,))
+        return filled, None
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        yield Call("forget", (head, field))
 
     def upsert(self, batch: Batch) -> Flow[None]:
         yield Call("upsert", (batch,))
@@ -105,9 +123,19 @@ class MemoryBackend(Backend):
         matching = yield from self.count(where)
         return FilterTrace(matching, total, "the predicate, then an exact pass", (), total, total)
 
+    def kept(self, nesting: Nesting) -> list[Field]:
+        return [f for f in nesting.fields if f.precision in ("float32", "float16")]
+
     def info(self) -> Flow[Mapping[str, Any]]:
         return {"engine": "memory"}
         yield
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        found: tuple[list[Stored], Any] = yield Call("stored", (after, limit))
+        return found
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        yield Call("rewrite", (mended,))
 
     def drop(self) -> Flow[None]:
         self.close()
@@ -134,6 +162,54 @@ class _Table:
         self.matrices: dict[str, Matrix] = {}
         self.indexed: dict[str, str] = {}
 
+    def fill(self, field: Field) -> int:
+        """Make a field for the documents that lack it; return for how many."""
+        full = self.fields["full"]
+        both = Nesting((field, full))
+        lacking = [id for id, rows in self.rows.items() if field.name not in rows]
+        if lacking:
+            names = [f"record {id!r}" for id in lacking]
+            made = nest([self.records[id].vector for id in lacking], both, names)[field.name]
+            for id, row in zip(lacking, keep(field, made), strict=True):
+                self.rows[id][field.name] = row
+            self.matrices.clear()
+        self.fields = {field.name: field, **self.fields}
+        return len(lacking)
+
+    def forget(self, head: Head, field: Field) -> None:
+        """Drop a field."""
+        self.fields = {kept.name: kept for kept in head.nesting.fields}
+        for row in self.rows.values():
+            row.pop(field.name, None)
+        self.matrices.pop(field.name, None)
+
+    def stored(self, after: str | None, limit: int) -> tuple[list[Stored], str | None]:
+        rest = sorted(id for id in self.records if after is None or id > after)
+        found = []
+        for id in rest[:limit]:
+            record, rows = self.records[id], self.rows[id]
+            # Quantised numbers are rounded, but no others are kept of them.
+            exact = {
+                name: row for name, row in rows.items()
+                if self.fields[name].precision in ("float32", "float16")
+            }  # fmt: skip
+            found.append(Stored(record, id, record.text, exact))
+        return found, rest[limit - 1] if len(rest) > limit else None
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> None:
+        for stored, vectors in mended:
+            record = self.records.get(stored.id)
+            if record is not None and record is stored.key:
+                self.records[stored.id] = replace(record, vector=vectors["full"])
+                self.rows[stored.id] = {
+                    name: keep(field, vectors[name][None])[0] for name, field in self.fields.items()
+                }
+        self.matrices.clear()
+
+    def searched(self) -> list[Field]:
+        prefixes = [field for name, field in self.fields.items() if name != "full"]
+        return sorted(prefixes, key=lambda field: (field.nbytes, field.length))
+
     def index(self, key: str, kind: str) -> None:
         """Keep in mind that a key is indexed, which changes nothing here."""
         self.indexed[key] = kind
@@ -142,7 +218,11 @@ class _Table:
         return dict(self.indexed)
 
     def upsert(self, batch: Batch) -> None:
-        kept = {name: keep(self.fields[name], rows) for name, rows in batch.vectors.items()}
+        kept = {
+            name: keep(field, batch.vectors[name])
+            for name, field in self.fields.items()
+            if name in batch.vectors
+        }
         for i, id in enumerate(batch.ids):
             vector = batch.vectors["full"][i]
             self.records[id] = Record(id, batch.texts[i], batch.metadatas[i], vector)
@@ -163,10 +243,20 @@ class _Table:
         ids = list(self.records)
         matching = set(self.matching(where))
         rows = np.array([i for i, id in enumerate(ids) if id in matching], dtype=np.intp)
-        for field, limit in plan.stages:
-            scores = self.scores(queries[field.name], field.name)[rows]
+        for i, (field, limit) in enumerate(plan.stages):
+            query, times = queries[field.name], plan.knobs.oversampling
+            scores = self.scores(query, field.name)[rows]
+            if i == 0 and times is not None and field.precision in ("int8", "turbo", "binary"):
+                rows = rows[np.argsort(-scores, kind="stable")[: math.ceil(limit * times)]]
+                scores = self._own(field, rows) @ query
             rows = rows[np.argsort(-scores, kind="stable")[:limit]]
         return rows
+
+    def _own(self, field: Field, rows: npt.NDArray[np.intp]) -> Matrix:
+        """Return the numbers of a quantised field before they were quantised."""
+        self.scores(np.zeros(self.fields["full"].length, np.float32), "full")
+        cut = self.matrices["full"][rows, : field.length]
+        return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None) -> list[Hit]:
         rows = np.sort(self.shortlist(queries, plan, where))

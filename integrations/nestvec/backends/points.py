@@ -12,20 +12,28 @@ import numpy as np
 
 from ..errors import NestingError
 from ..filter_values import Step, instant
-from ..nesting import Field, Matrix, Nesting
+from ..funnel import Knobs, Plan
+from ..nesting import Field, Matrix, Nesting, nest
 from ..records import Hit, Record
+from .base import Entry, Stored
 from .point_filters import misparsed, written
 
 __all__ = [
     "Vector",
+    "as_stored",
     "beam",
     "check_in_place",
     "coded",
+    "entries",
     "hit",
+    "in_field",
+    "made_of",
     "nested",
+    "oversampled",
     "payload",
     "point_id",
     "record",
+    "same_numbers",
     "stranger",
     "vector_name",
     "vectors",
@@ -124,6 +132,32 @@ def stranger(id: Any, payload: Mapping[str, Any] | None) -> Record:
     return Record(str((payload or {}).get("id") or id))
 
 
+def as_stored(point: Any) -> Stored:
+    """Return a point as the engine has it, also one that others wrote."""
+    payload, vectors = point.payload or {}, point.vector or {}
+    if not isinstance(vectors, Mapping):
+        vectors = {"full": vectors}
+    text = payload.get("text")
+    return Stored(
+        point.id,
+        stranger(point.id, payload).id,
+        text if isinstance(text, str) else "",
+        {name: _decoded(name, np.array(row, np.float32)) for name, row in vectors.items()},
+    )
+
+
+def _decoded(name: str, row: Matrix) -> Matrix:
+    """Return the numbers that `coded` made bytes of, but for their rounding."""
+    return (row - np.float32(128)) / np.float32(127) if name.endswith("_uint8") else row
+
+
+def same_numbers(one: Matrix | None, other: Matrix | None) -> bool:
+    """Return whether two vectors are the same, or both are lacking."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=True)
+
+
 def hit(payload: Mapping[str, Any], score: float) -> Hit:
     """Return the hit that a payload and its score make."""
     return Hit(payload["id"], payload["text"], _metadata(payload), score)
@@ -137,6 +171,9 @@ def _metadata(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 # Fields
 
+#: The largest ef that is worth a try.
+_MOST_EF = 4_096
+
 
 class Vector(NamedTuple):
     """A named vector of a point: how one or two fields are kept."""
@@ -148,7 +185,7 @@ class Vector(NamedTuple):
     datatype: str
     #: The precision of the quantised copy that is searched, None where there is none.
     quantised: str | None
-    #: The first field has the graph, and what it is searched by stays in memory.
+    #: It has a graph, and what it is searched by stays in memory.
     first: bool
 
 
@@ -160,9 +197,11 @@ def vector_name(field: Field) -> str:
     return "full" if field.full and field.precision != "uint8" else field.name
 
 
-def vectors(nesting: Nesting) -> list[Vector]:
-    """Return the named vectors of a nesting."""
+def vectors(nesting: Nesting, graphs: Sequence[str] = ()) -> list[Vector]:
+    """Return the named vectors of a nesting; the first field has a graph, and those in `graphs`."""
     made = {}
+    searched = {vector_name(nesting.fields[0])}
+    searched |= {vector_name(field) for field in nesting.fields if field.name in graphs}
     for field in reversed(nesting.fields):  # so that what quantises full comes after full
         name = vector_name(field)
         precision = nesting.full.precision if name == "full" else field.precision
@@ -171,9 +210,28 @@ def vectors(nesting: Nesting) -> list[Vector]:
             field.length,
             precision if precision in ("float32", "uint8") else "float16",
             field.precision if field.precision in ("int8", "binary", "turbo") else None,
-            name == vector_name(nesting.fields[0]),
+            name in searched,
         )
     return list(made.values())
+
+
+def made_of(full: Sequence[Any], field: Field, dim: int, names: Sequence[str]) -> Matrix:
+    """Return the (n, length) numbers of a field for n full vectors. Raises NestingError."""
+    return nest(full, Nesting((field, Field(dim, full=True))), names)[field.name]
+
+
+def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:
+    """Return the fields that a plan may begin with; those that have a graph are indexed."""
+    first = vector_name(nesting.fields[0])
+    return [
+        Entry(
+            field,
+            indexed=(graph := vector_name(field) == first or field.name in added),
+            most_ef=_MOST_EF if graph else None,
+            oversampling=field.precision in ("int8", "turbo", "binary"),
+        )
+        for field in nesting.fields[:-1] or nesting.fields
+    ]
 
 
 def check_in_place(nesting: Nesting, url: str) -> None:
@@ -206,6 +264,27 @@ def nested(
     return inner
 
 
-def beam(limit: int) -> int:
+def beam(limit: int, knobs: Knobs) -> int:
     """Return how many nodes of the graph a search keeps in view for a shortlist."""
-    return max(128, limit)
+    return max(128, limit) if knobs.ef is None else knobs.ef
+
+
+def oversampled(field: Field, knobs: Knobs) -> float | None:
+    """Return how often its limit a stage finds by quantised numbers, to rescore in its field.
+
+    None where it does not: rescoring there would be work twice, since a later stage rescores.
+    """
+    quantised = field.precision in ("int8", "turbo", "binary")
+    return knobs.oversampling if quantised else None
+
+
+def in_field(plan: Plan) -> float | None:
+    """Return the oversampling of a plan that is one search of full's own quantised numbers.
+
+    Rescoring inside the field is then the last stage, and there is nothing to prefetch.
+    """
+    if len(plan.stages) != 1 or not plan.stages[0][0].full:
+        return None
+    ((field, limit),) = plan.stages
+    times = oversampled(field, plan.knobs)
+    return None if times is None else times * limit / plan.limit

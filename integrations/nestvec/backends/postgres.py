@@ -7,6 +7,7 @@ writes a row writes all of its fields. `binary` is an expression: no column, onl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import (
@@ -23,7 +24,7 @@ from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Head
+from .base import Backend, Entry, Head, Stored
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
 from .postgres_indexes import (
@@ -42,6 +43,9 @@ __all__ = ["PostgresBackend", "PostgresOptions"]
 
 #: Below so many documents reading all of them is as fast as an index.
 _INDEX_FROM = 10_000
+
+#: How often what deadlocked is run again; the server takes a second to notice each time.
+_TRIES = 10
 
 #: What hnsw.ef_search can be; above it a session takes 40 instead, with a warning.
 _MAX_EF = 1_000
@@ -77,7 +81,8 @@ class PostgresBackend(Backend):
         self._held: Table | None = None
         #: Whether ids were new so far, so that rows can go straight into the table.
         self._straight = False
-        self._indexed = False
+        #: The fields that have an index.
+        self._indexed: set[str] = set()
         #: Whether an index can be read on until a filter let enough through (pgvector 0.8).
         self._iterative = False
 
@@ -115,9 +120,57 @@ class PostgresBackend(Backend):
                 f"the table, or delete the collection's row of {HEADS}"
             ) from error.__cause__
         self._straight = not some
-        wanted = self._table.index_name(head.nesting.fields[0])
-        self._indexed = any(row[0] == wanted and row[2] for row in indexes)
+        ready = {row[0] for row in indexes if row[2]}
+        self._indexed = {
+            field.name for field in head.nesting.fields if self._table.index_name(field) in ready
+        }
         return head
+
+    # A prefix that is added later is an expression of full with an index: a generated column would
+    # rewrite the table, and let nobody read it until that is done.
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        if self._options.index != "none" and not _unindexable(field):
+            yield from self._index_as(
+                replace(self._table, nesting=head.nesting, added=head.added), field
+            )
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:  # noqa: ARG002
+        table = self._table
+        yield from self._persisting(table.drop_index(field), table.drop_column(field))
+        self._indexed -= {field.name}
+
+    def _persisting(self, *statements: Statement) -> Flow[None]:
+        """Run statements, again where they met what a client that is gone still has under way."""
+        for left in reversed(range(_TRIES)):
+            try:
+                yield Apart(*statements)
+            except BackendError as error:
+                if sqlstate(error) != "40P01" or not left:  # a deadlock
+                    raise
+            else:
+                return
+
+    def record(self, head: Head) -> Flow[None]:
+        (changed,) = yield Query(self._heads.change(self.collection, head.to_json()), reads=False)
+        if not changed:
+            raise CollectionMissing(f"{self.url}: the collection {self.collection!r} was dropped")
+        self._held = replace(self._table, nesting=head.nesting, added=head.added)
+
+    def entries(self) -> Flow[list[Entry]]:
+        (rows,) = yield Query(self._table.indexes())
+        ready = {row[0]: row[1] for row in rows if row[2]}
+        made = []
+        for field in self._table.nesting.fields[:-1]:
+            method = ready.get(self._table.index_name(field))
+            most_ef = _MAX_EF if method == "hnsw" else None
+            lists = self._options.lists if method == "ivfflat" else None
+            made.append(Entry(field, method is not None, most_ef, lists))
+        return made
+
+    def sample(self, count: int, seed: int) -> Flow[list[Record]]:
+        (rows,) = yield Query(self._table.sample(count, seed))
+        return [_record(row) for row in rows]
 
     def _look(self) -> Flow[tuple[Pgvector | None, bool, bool]]:
         """Return what there is: pgvector, the schema, and the table of heads."""
@@ -139,8 +192,9 @@ class PostgresBackend(Backend):
             )
         self._iterative = numbers >= (0, 8)
         self._held = Table(
-            self._schema, self.collection, head.nesting, pgvector, derived=head.derived
-        )
+            self._schema, self.collection, head.nesting, pgvector, derived=head.derived,
+            added=head.added,
+        )  # fmt: skip
 
     def create(self, head: Head) -> Flow[None]:
         pgvector, schema, heads = yield from self._look()
@@ -204,7 +258,7 @@ class PostgresBackend(Backend):
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""
         first = self._table.nesting.fields[0]
-        if self._indexed or self._options.index == "none" or _unindexable(first):
+        if first.name in self._indexed or self._options.index == "none" or _unindexable(first):
             return
         (rows,) = yield Query(self._table.has(_INDEX_FROM))
         if rows[0][0]:
@@ -213,7 +267,10 @@ class PostgresBackend(Backend):
 
     def create_index(self, field: Field) -> Flow[None]:
         """Index a field while others read and write; what is indexed already stays so."""
-        table, options = self._table, self._options
+        yield from self._index_as(self._table, field)
+
+    def _index_as(self, table: Table, field: Field) -> Flow[None]:
+        options = self._options
         if options.index == "none":
             raise ConfigError("this store was opened with index='none'; open it with hnsw")
         if problem := _unindexable(field):
@@ -226,12 +283,12 @@ class PostgresBackend(Backend):
             return  # another session is building it
         if state is None or not state[0]:
             # Where a build broke off, an invalid index is left of it.
-            yield Apart(
+            yield from self._persisting(
                 *self._build_settings(),
                 *([] if state is None else [table.drop_index(field)]),
                 table.make_index(field, options.index, options.index_options),
             )
-        self._indexed = self._indexed or field == table.nesting.fields[0]
+        self._indexed |= {field.name}
 
     def _build_settings(self) -> list[Statement]:
         if self._options.build_memory is None:
@@ -321,15 +378,18 @@ class PostgresBackend(Backend):
             # Where a role has both switched off the planner would take the index after all.
             return chosen | {"enable_indexscan": "off", "enable_seqscan": "on"}
         field, limit = plan.stages[0]
-        indexed = self._indexed and field == self._table.nesting.fields[0]
+        indexed = field.name in self._indexed
         if indexed and where is None and limit <= _MAX_EF:
             # The planner does not count what it costs to fetch vectors kept beside their rows,
             # and after ANALYZE may take a scan for cheaper: 2.6 queries a second instead of 100.
             chosen["enable_seqscan"] = "off"
         if self._options.index == "ivfflat":
             further = {"ivfflat.iterative_scan": "relaxed_order"} if self._iterative else {}
-            return chosen | {"ivfflat.probes": self._options.probes, **further}
-        chosen["hnsw.ef_search"] = min(_MAX_EF, max(40, limit))
+            probes = plan.knobs.probes or self._options.probes
+            return chosen | {"ivfflat.probes": probes, **further}
+        ef = plan.knobs.ef or max(40, limit)
+        # Only an iterative scan goes on past what ef_search found.
+        chosen["hnsw.ef_search"] = min(_MAX_EF, ef if self._iterative else max(ef, limit))
         if self._iterative:
             chosen |= {
                 "hnsw.iterative_scan": "strict_order",
@@ -391,6 +451,22 @@ class PostgresBackend(Backend):
             limit=plan.stages[0][1] if plan.stages else plan.limit,
             short=short,
         )
+
+    def kept(self, nesting: Nesting) -> list[Field]:  # noqa: ARG002
+        return self._table.columns()
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        names = [field.name for field in self._table.columns()]
+        (rows,) = yield Query(self._table.stored(after, limit))
+        found = []
+        for id, text, *sent in rows:
+            vectors = {name: read_vector(row) for name, row in zip(names, sent, strict=True)}
+            found.append(Stored(unescape(id), unescape(id), unescape(text), vectors))
+        return found, found[-1].id if len(found) == limit else None
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        """Make full vectors unit length where they are; the database derives the rest."""
+        yield Query(self._table.normalise([stored.id for stored, _ in mended]), reads=False)
 
     def info(self) -> Flow[Mapping[str, Any]]:
         (sizes,) = yield Query(self._table.sizes())

@@ -94,6 +94,10 @@ class Heads:
         sql = SQL("INSERT INTO {} (name, head) VALUES (%s, %s::json)").format(self.table)
         return Statement(sql, (collection, head))
 
+    def change(self, collection: str, head: str) -> Statement:
+        sql = SQL("UPDATE {} SET head = %s::json WHERE name = %s").format(self.table)
+        return Statement(sql, (head, collection))
+
     def remove(self, collection: str) -> Statement:
         return Statement(SQL("DELETE FROM {} WHERE name = %s").format(self.table), (collection,))
 
@@ -110,6 +114,8 @@ class Table:
     nesting: Nesting
     pgvector: Pgvector
     derived: bool = True
+    #: Fields that came after the table was made: expressions of full, as signs are.
+    added: tuple[str, ...] = ()
 
     @property
     def table(self) -> Identifier:
@@ -148,9 +154,14 @@ class Table:
         )  # fmt: skip
 
     def _value(self, field: Field) -> Composable:
-        """Return what a field is compared by: its column, or signs taken from full."""
+        """Return what a field is compared by: its column, or an expression of full."""
         if self._is_column(field):
             return name(field.name)
+        if field.precision != "binary":
+            wide = SQL('"full"::{}').format(self._type(Field(self.nesting.dim)))
+            return SQL("({}({})::{})").format(
+                self._of_pgvector("l2_normalize"), self._prefix(field, wide), self._type(field)
+            )
         signs = self._of_pgvector("binary_quantize")
         prefix = self._prefix(field, SQL('"full"'))
         return SQL("({}({})::{})").format(signs, prefix, self._type(field))
@@ -176,7 +187,9 @@ class Table:
         return [field for field in self.nesting.fields if self._is_column(field)]
 
     def _is_column(self, field: Field) -> bool:
-        """Return whether a field is stored; signs of what is stored as full are not."""
+        """Return whether a field is stored; what is derived by an expression of full is not."""
+        if field.name in self.added:
+            return False
         return field.precision != "binary" or not (self.derived or field.full)
 
     def written(self) -> list[Field]:
@@ -218,6 +231,10 @@ class Table:
 
     def drop(self) -> Statement:
         return Statement(SQL("DROP TABLE {}").format(self.table))
+
+    def drop_column(self, field: Field) -> Statement:
+        sql = SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}")
+        return Statement(sql.format(self.table, name(field.name)))
 
     # The index
 
@@ -359,6 +376,34 @@ class Table:
         asked = self.documents(beyond, vectors)
         sql = SQL("{} ORDER BY id LIMIT {}").format(asked.sql, Literal(limit))
         return Statement(sql, asked.params)
+
+    def stored(self, after: str | None, limit: int) -> Statement:
+        """Ask for documents with the numbers of all columns, in the order of their ids."""
+        send, wide = self._of_pgvector("vector_send"), self._of_pgvector("vector")
+        rows = [SQL("{}({}::{})").format(send, name(f.name), wide) for f in self.columns()]
+        sql = SQL("SELECT id, text, {} FROM {} WHERE id > %s ORDER BY id LIMIT {}").format(
+            SQL(", ").join(rows), self.table, Literal(limit)
+        )
+        return Statement(sql, (escape(after or ""),))
+
+    def normalise(self, ids: Sequence[str]) -> Statement:
+        """Make full vectors unit length; what is derived from them follows."""
+        full = self.nesting.full
+        sql = SQL('UPDATE {} SET "full" = {}("full"::{})::{} WHERE {}').format(
+            self.table, self._of_pgvector("l2_normalize"), self._type(Field(full.length)),
+            self._type(full), self.with_ids(ids).sql,
+        )  # fmt: skip
+        return Statement(sql, self.with_ids(ids).params)
+
+    def sample(self, count: int, seed: int) -> Statement:
+        """Ask for documents in an order that looks random, of their ids and a seed."""
+        order = Statement(SQL('md5(id || %s) COLLATE "C", id'), (f" {seed}",))
+        drawn = SQL("id IN (SELECT id FROM {} ORDER BY {} LIMIT {})").format(
+            self.table, order.sql, Literal(count)
+        )
+        asked = self.documents(Statement(drawn, order.params), vectors=True)
+        sql = SQL("{} ORDER BY {}").format(asked.sql, order.sql)
+        return Statement(sql, (*asked.params, *order.params))
 
     def search(self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement) -> Statement:
         """Ask for id, text, metadata and cosine distance of a plan's hits, best first.

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import (
     BackendError,
     CollectionDamaged,
@@ -27,10 +29,10 @@ from ..filter_nodes import Keyed
 from ..filters import Filter
 from ..flow import Flow
 from ..funnel import Plan
-from ..nesting import Matrix, Nesting
+from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
-from .base import Backend, Head
+from .base import Backend, Entry, Head, Stored
 from .point_filters import (
     INDEXES,
     Condition,
@@ -45,7 +47,18 @@ from .point_filters import (
     keys_of,
     lacks_hits,
 )
-from .points import check_in_place, payload, stranger, vectors
+from .points import (
+    as_stored,
+    check_in_place,
+    coded,
+    entries,
+    made_of,
+    payload,
+    same_numbers,
+    stranger,
+    vector_name,
+    vectors,
+)
 from .qdrant_driver import Close, Driver, Request, Together, models, retried
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
@@ -63,6 +76,9 @@ _FULL_SCAN_KB = 10_000
 
 #: How many documents a scroll hands over at once, and how many ids a request asks for.
 _PAGE = 1_000
+
+#: How many documents get another vector at once.
+_FILL = 500
 
 #: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
 _BYTES, _NUMBER = 3_000_000, 12
@@ -100,6 +116,7 @@ class QdrantBackend(Backend):
         self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
         self._datatypes: dict[str, str] = {}
+        self._head: Head | None = None
         self._drift = False
         self._indexes: dict[str, str] = {}
         self._reserved = False
@@ -130,14 +147,24 @@ class QdrantBackend(Backend):
         where = f"the record of collection {self._layout.where}"
         head = Head.from_json(str(recorded.get("head")), where)
         expected = {vector.name: vector.size for vector in vectors(head.nesting)}
-        if {name: params.size for name, params in held.items()} != expected:
+        there = {name: params.size for name, params in held.items()}
+        if head.pending is not None:  # on its way in or out, so it may be there or not
+            spec = head.pending[1:]
+            pending = Nesting.of((spec,), head.nesting.dim).fields[0]
+            expected |= {name: n for name, n in there.items() if name == vector_name(pending)}
+        if there != expected:
             raise CollectionDamaged(
                 f"{where} tells of vectors {expected}, the collection has {shown(held)}"
             )
-        self._hold(head.nesting)
+        self._hold(head)
         return head
 
-    def _hold(self, nesting: Nesting) -> None:
+    def _hold(self, head: Head) -> None:
+        if self._head is None or self._head.pending != head.pending:
+            self._write_as(head.nesting)
+        self._head = head
+
+    def _write_as(self, nesting: Nesting) -> None:
         self._datatypes = {vector.name: vector.datatype for vector in vectors(nesting)}
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
@@ -146,7 +173,8 @@ class QdrantBackend(Backend):
         self._layout = ForeignLayout(where, names, options.content_key, options.metadata_key)
         # As they are: nothing is written here.
         self._datatypes = dict.fromkeys(names.values(), "")
-        return Head(nesting)
+        self._head = Head(nesting)
+        return self._head
 
     def _learn(self) -> Flow[tuple[models.CollectionConfig, dict[str, Any] | None]]:
         """Learn what may change while a store is open; return the configuration and the record."""
@@ -196,12 +224,75 @@ class QdrantBackend(Backend):
             # Made by another process just now, or by a try whose answer was lost.
             if (yield from self.load()) != head:
                 raise
-        self._hold(head.nesting)
+        self._hold(head)
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
         if "nestvec" not in (config.metadata or {}):
             yield from self._note(recorded)
         yield from self._index()
+
+    def record(self, head: Head) -> Flow[None]:
+        self._writable()
+        yield from self._change_record({"head": head.to_json()})
+        self._hold(head)
+
+    def add_vector(self, head: Head, field: Field) -> Flow[None]:
+        name = vector_name(field)
+        if name not in (yield from self._held()):
+            (made,) = (vector for vector in vectors(head.written) if vector.name == name)
+            yield from self._ask(
+                "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(made)
+            )
+        self._write_as(head.written)
+
+    def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
+        name = vector_name(field)
+        if name == "full":  # what quantises it is no vector of its own
+            return 0, None
+        lacking: Condition = {
+            "must": [{"has_vector": "full"}], "must_not": [{"has_vector": name}]
+        }  # fmt: skip
+        made = self._excluding(wire.filter_of(lacking))
+        points, after = yield from self._scroll(made, after, _FILL, ["full"])
+        dim, filled = (yield from self._held())["full"].size, len(points)
+        while points:
+            full = [point.vector["full"] for point in points]
+            names = [f"record {stranger(p.id, p.payload).id!r}" for p in points]
+            rows = coded(made_of(full, field, dim, names), field.precision)
+            changed = wire.changed([point.id for point in points], {name: rows})
+            yield from self._ask("update_vectors", points=changed, **self._writes)
+            # Whoever replaced a document in between wrote both vectors, and had the new one undone.
+            known = {point.id: numbers for point, numbers in zip(points, full, strict=True)}
+            again = yield from self._ask(
+                "retrieve", ids=list(known), with_payload=["id"], with_vectors=["full"],
+                **self._reads,
+            )  # fmt: skip
+            points = [point for point in again if point.vector["full"] != known[point.id]]
+        return filled, after
+
+    def index_vector(self, head: Head, field: Field) -> Flow[None]:
+        graphs = (*head.added, field.name)
+        (made,) = (v for v in vectors(head.nesting, graphs) if v.name == vector_name(field))
+        if not self._local:  # local mode has no indexes
+            yield from self._ask(
+                "update_collection", vectors_config=wire.changed_params(made, self._options)
+            )
+
+    def drop_vector(self, head: Head, field: Field) -> Flow[None]:
+        name = vector_name(field)
+        if name == "full":
+            yield from self._ask("update_collection", vectors_config=wire.unquantised(name))
+        elif name in (yield from self._held()):
+            yield from self._ask("delete_vector_name", vector_name=name)
+        self._write_as(head.nesting)
+
+    def _held(self) -> Flow[dict[str, models.VectorParams]]:
+        return named_vectors((yield from self._ask("get_collection")).config)
+
+    def entries(self) -> Flow[list[Entry]]:
+        assert self._head is not None
+        return entries(self._head.nesting, self._head.added)
+        yield
 
     def _need_turbo(self) -> Flow[None]:
         version = (yield from self._version()).partition("-")[0]
@@ -276,7 +367,7 @@ class QdrantBackend(Backend):
 
     def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
         """Yield as many parts as are sent at once, and more where these would be too large."""
-        numbers = _NUMBER * sum(batch.vectors[name].shape[1] for name in self._datatypes)
+        numbers = _NUMBER * sum(rows.shape[1] for rows in batch.vectors.values())
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
@@ -289,8 +380,16 @@ class QdrantBackend(Backend):
 
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
-        made = wire.points(batch, payloads, part, self._datatypes)
-        yield from self._ask("upsert", points=made, **self._writes)
+        while True:
+            kept = self._datatypes
+            made = wire.points(batch, payloads, part, kept)
+            try:
+                yield from self._ask("upsert", points=made, **self._writes)
+            except BackendError:
+                if self._datatypes is kept:
+                    raise
+                continue  # a field was dropped in this moment, and took the batch with it
+            return
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
         missing = [id for part in failed for id in batch.ids[part]]
@@ -304,14 +403,18 @@ class QdrantBackend(Backend):
 
     def _note_drift(self) -> Flow[None]:
         """Remember that some payloads have `raw`, before the first of them is written."""
+        yield from self._change_record({"drift": True})
+        self._drift = True
+
+    def _change_record(self, changes: dict[str, Any]) -> Flow[None]:
+        """Write some of what the collection records, and leave the rest as it is."""
         if self._reserved:
             (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
-            yield from self._note({**point.payload, "drift": True})
+            yield from self._note({**point.payload, **changes})
         else:
             config = (yield from self._ask("get_collection")).config
-            recorded = {**config.metadata["nestvec"], "drift": True}
+            recorded = {**config.metadata["nestvec"], **changes}
             yield from self._ask("update_collection", metadata={"nestvec": recorded})
-        self._drift = True
 
     def settle(self) -> Flow[None]:
         return  # every write waited until it was applied
@@ -488,6 +591,36 @@ class QdrantBackend(Backend):
 
         keys = () if self._options.vectors else ("id", "text")
         return (yield from incomplete(self._datatypes, keys, scroll))
+
+    def kept(self, nesting: Nesting) -> list[Field]:
+        # Those of others have the names that they gave them, and are only read.
+        return [] if self._options.vectors else super().kept(nesting)
+
+    def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
+        points, after = yield from self._scroll(
+            self._excluding(None), after, limit, with_vectors=True
+        )
+        return [as_stored(point) for point in points], after
+
+    def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
+        self._writable()
+        now = yield from self._ask(
+            "retrieve", ids=[stored.key for stored, _ in mended], with_payload=["id"],
+            with_vectors=["full"], **self._reads,
+        )  # fmt: skip
+        there = {point.id: as_stored(point).vectors.get("full") for point in now}
+        good = [
+            (stored.key, vectors)
+            for stored, vectors in mended
+            if stored.key in there and same_numbers(there[stored.key], stored.vectors.get("full"))
+        ]
+        if good:
+            rows = {
+                name: coded(np.stack([made[name] for _, made in good]), datatype)
+                for name, datatype in self._datatypes.items()
+            }
+            changed = wire.changed([key for key, _ in good], rows)
+            yield from self._ask("update_vectors", points=changed, **self._writes)
 
     def info(self) -> Flow[Mapping[str, Any]]:
         told = yield from self._ask("get_collection")

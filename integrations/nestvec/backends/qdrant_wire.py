@@ -6,20 +6,24 @@ looking at each again costs more than everything else about a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..funnel import Plan
+from ..errors import BackendError
+from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, coded, nested, point_id, vectors
+from .points import Vector, beam, coded, in_field, nested, oversampled, point_id, vectors
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
-__all__ = ["PRECISIONS", "filter_of", "points", "query", "stage", "vectors_config"]
+__all__ = [
+    "PRECISIONS", "changed", "changed_params", "filter_of", "new_vector", "points", "query",
+    "stage", "unquantised", "vectors_config",
+]  # fmt: skip
 
 #: TurboQuant came with client and server 1.18.
 _TURBO = ("turbo",) if hasattr(models, "TurboQuantization") else ()
@@ -28,24 +32,64 @@ PRECISIONS = ("float32", "float16", "int8", "uint8", *_TURBO, "binary")
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
 
-#: Rescoring inside a quantised field would be work twice: a later stage rescores anyway.
-_UNRESCORED = models.QuantizationSearchParams(rescore=False)
-
 
 def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models.VectorParams]:
     """Return the named vectors: a graph on the first field, what is only rescored on disk."""
     return {vector.name: _vector_params(vector, options) for vector in vectors(nesting)}
 
 
+def _distance(vector: Vector) -> models.Distance:
+    return models.Distance.EUCLID if vector.datatype == "uint8" else models.Distance.COSINE
+
+
 def _vector_params(vector: Vector, options: QdrantOptions) -> models.VectorParams:
     return models.VectorParams(
         size=vector.size,
-        distance=(models.Distance.EUCLID if vector.datatype == "uint8" else models.Distance.COSINE),
+        distance=_distance(vector),
         datatype=models.Datatype(vector.datatype),
         on_disk=not vector.first or vector.quantised is not None,
         quantization_config=_quantisation(vector.quantised),
         hnsw_config=options.graph() if vector.first else models.HnswConfigDiff(m=0, payload_m=0),
     )
+
+
+def new_vector(vector: Vector) -> Any:
+    """Return the settings of a named vector that is added. Raises BackendError without them."""
+    if not hasattr(models, "DenseVectorNameConfig"):
+        raise BackendError("a field is added by qdrant-client 1.18 or newer; upgrade it")
+    dense = models.DenseVectorConfig(
+        size=vector.size,
+        distance=_distance(vector),
+        datatype=models.VectorStorageDatatype(vector.datatype),
+    )
+    return models.DenseVectorNameConfig(dense=dense)
+
+
+def changed_params(vector: Vector, options: QdrantOptions) -> dict[str, models.VectorParamsDiff]:
+    """Return the settings of a vector that is there: its graph, its quantisation, its place."""
+    made = _vector_params(vector, options)
+    changed = models.VectorParamsDiff(
+        hnsw_config=made.hnsw_config,
+        quantization_config=made.quantization_config,
+        on_disk=made.on_disk,
+    )
+    return {vector.name: changed}
+
+
+def unquantised(name: str) -> dict[str, models.VectorParamsDiff]:
+    """Return the settings of a vector that is to be quantised no more."""
+    return {name: models.VectorParamsDiff(quantization_config=models.Disabled.DISABLED)}
+
+
+def changed(ids: Sequence[Any], vectors: Mapping[str, Matrix]) -> list[models.PointVectors]:
+    """Return other vectors for points that are there."""
+    short = {name: _short(rows) for name, rows in vectors.items()}
+    return [
+        models.PointVectors.model_construct(
+            id=id, vector={name: rows[i] for name, rows in short.items()}
+        )
+        for i, id in enumerate(ids)
+    ]
 
 
 def _quantisation(precision: str | None) -> models.QuantizationConfig | None:
@@ -79,7 +123,14 @@ def query(
     `acorn` is the share of matches below which the graph is walked past the others, `exact` is
     for stages without the graph.
     """
-    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn, exact=exact))
+    past = _past(acorn)
+    times, knobs, last = in_field(plan), plan.knobs, None
+    params = _EXACT
+    if times is None:
+        made = _prefetch(queries, name_of, knobs, past, exact=exact)
+        last = nested(plan.stages, condition, made)
+    else:
+        params = _params(plan.stages[0][1], knobs, times, acorn=past, exact=exact)
     full = models.NearestQuery.model_construct(nearest=queries["full"].tolist())
     return models.QueryRequest.model_construct(
         # A single object would do for a server; local mode up to 1.19 evaluates it twice.
@@ -87,7 +138,7 @@ def query(
         query=full,
         using=settings.pop("using"),
         filter=condition if last is None else None,
-        params=_EXACT,
+        params=params,
         limit=plan.k,
         offset=plan.offset,
         with_payload=True,
@@ -105,7 +156,8 @@ def stage(
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the request that ends with a plan's last stage before full."""
-    last = nested(plan.stages, condition, _prefetch(queries, name_of, acorn))
+    past = _past(acorn)
+    last = nested(plan.stages, condition, _prefetch(queries, name_of, plan.knobs, past))
     assert last is not None
     return models.QueryRequest.model_construct(
         prefetch=last.prefetch,
@@ -120,29 +172,45 @@ def stage(
     )
 
 
+def _past(acorn: float | None) -> models.AcornSearchParams | None:
+    # Servers before 1.16 do not know it and leave it out.
+    return None if acorn is None else models.AcornSearchParams(enable=True, max_selectivity=acorn)
+
+
+def _params(
+    limit: int,
+    knobs: Knobs,
+    times: float | None,
+    *,
+    acorn: models.AcornSearchParams | None,
+    exact: bool,
+) -> models.SearchParams:
+    rescored = models.QuantizationSearchParams(rescore=times is not None, oversampling=times)
+    return models.SearchParams(
+        hnsw_ef=beam(limit, knobs), exact=exact, quantization=rescored, acorn=acorn
+    )
+
+
 def _prefetch(
     queries: Mapping[str, Matrix],
     name_of: Callable[[Field], str],
-    acorn: float | None,
+    knobs: Knobs,
+    acorn: models.AcornSearchParams | None,
     *,
     exact: bool = False,
 ) -> Callable[..., models.Prefetch]:
-    # Servers before 1.16 do not know it and leave it out.
-    past = None if acorn is None else models.AcornSearchParams(enable=True, max_selectivity=acorn)
-
     def make(
         field: Field, limit: int, inner: models.Prefetch | None, condition: models.Filter | None
     ) -> models.Prefetch:
         numbers = coded(queries[field.name], field.precision).tolist()
         nearest = models.NearestQuery.model_construct(nearest=numbers)
+        times = oversampled(field, knobs) if inner is None else None
         return models.Prefetch.model_construct(
             prefetch=None if inner is None else [inner],
             query=nearest,
             using=name_of(field),
             filter=condition,
-            params=models.SearchParams(
-                hnsw_ef=beam(limit), exact=exact, quantization=_UNRESCORED, acorn=past
-            ),
+            params=_params(limit, knobs, times, acorn=acorn, exact=exact),
             limit=limit,
         )
 
@@ -156,6 +224,7 @@ def points(
     columns = {
         name: _short(coded(batch.vectors[name][part], datatype))
         for name, datatype in datatypes.items()
+        if name in batch.vectors
     }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])

@@ -1,0 +1,229 @@
+"""What tune promises, measured: its time, its choice beside an exhaustive sweep, its certificates.
+
+    python benchmarks/tuning.py time --url edge:/tmp/t [--documents 100000] [--dim 1024]
+    python benchmarks/tuning.py sweep --url edge:/tmp/t
+    python benchmarks/tuning.py repeat [--repetitions 100]
+    python benchmarks/tuning.py sizes --url edge:/tmp/s --documents 50000
+    python benchmarks/tuning.py faults [--documents 20000]
+
+`time` and `sweep` make the collection where there is none. Times are of one client; plans are timed
+in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+
+import nestvec
+from nestvec import CollectionMissing, Record, sizing
+from nestvec.backends.points import point_id
+from nestvec.nesting import Matrix
+
+DIMS = {"edge": (64, 256), "postgresql": ("64:float16", "256:float16", "full:float16")}
+TEXT = "text " * 40
+
+
+def vectors(n: int, dim: int, seed: int = 0) -> Matrix:
+    """Return synthetic nested vectors: number i has the standard deviation (1 + i) ** -0.5."""
+    scale = ((1.0 + np.arange(dim)) ** -0.5).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.standard_normal((n, dim), dtype=np.float32) * scale)
+
+
+def records(n: int, dim: int) -> Iterator[Record]:
+    for start in range(0, n, 10_000):
+        for i, row in enumerate(vectors(min(10_000, n - start), dim, seed=start), start):
+            yield Record(f"id{i:07}", TEXT, {"n": i}, row)
+
+
+def opened(url: str, documents: int, dim: int) -> nestvec.Store:
+    """Open the collection of so many documents, or make it."""
+    name = f"bench_{documents}_{dim}"
+    try:
+        return nestvec.connect(url, collection=name)
+    except CollectionMissing:
+        dims = DIMS["edge" if url.startswith("edge") else "postgresql"]
+        store = nestvec.connect(url, collection=name, dims=dims, dim=dim)
+        store.add_records(records(documents, dim))
+        return store
+
+
+def recall_and_time(
+    store: nestvec.Store, plans: list[Any], queries: Matrix, best: list[set[str]]
+) -> list[tuple[float, float]]:
+    """Return mean recall and median milliseconds of plans that are asked in turns."""
+    found: list[list[float]] = [[] for _ in plans]
+    times: list[list[float]] = [[] for _ in plans]
+    for query, exact in zip(queries, best, strict=True):
+        for i, funnel in enumerate(plans):
+            started = time.perf_counter()
+            hits = store.search(query, 10, funnel=funnel)
+            times[i].append((time.perf_counter() - started) * 1000)
+            found[i].append(len(exact & {hit.id for hit in hits}) / 10)
+    return [(statistics.fmean(f), statistics.median(t)) for f, t in zip(found, times, strict=True)]
+
+
+def exact_ids(store: nestvec.Store, queries: Matrix) -> list[set[str]]:
+    return [{hit.id for hit in store.search(query, 10, funnel="exact")} for query in queries]
+
+
+def tuned_in(url: str, documents: int, dim: int) -> dict[str, Any]:
+    """Return how long tune took, what it promised, and what held on queries it has not seen."""
+    with opened(url, documents, dim) as store:
+        started = time.perf_counter()
+        tuned = store.tune(0.99, 10)
+        seconds = time.perf_counter() - started
+        assert tuned.certificate is not None
+        queries = vectors(300, dim, seed=99)
+        ((unseen, p50),) = recall_and_time(store, [tuned], queries, exact_ids(store, queries))
+        return {
+            "seconds": seconds, "funnel": str(tuned), "reached": tuned.reached,
+            "recall": tuned.certificate.recall, "bound": tuned.certificate.bound,
+            "n": tuned.certificate.n, "p50": tuned.certificate.p50, "qps": tuned.certificate.qps,
+            "unseen_recall": unseen, "unseen_p50": p50, "trials": len(tuned.trials),
+        }  # fmt: skip
+
+
+def sweep(url: str, documents: int, dim: int) -> dict[str, Any]:
+    """Return the time of the tuned plan over that of the fastest that finds as much.
+
+    All plans of a grid, each asked the same queries; the best are then timed again, in turns.
+    """
+    with opened(url, documents, dim) as store:
+        tuned = store.tune(0.99, 10)
+        queries = vectors(120, dim, seed=77)
+        best = exact_ids(store, queries)
+        first, second = store.nesting.fields[0].name, store.nesting.fields[1].name
+        limits = [10, 14, 20, 28, 40, 56, 80, 113, 160, 226, 320, 453, 640, 905, 1280]
+        plans: list[Any] = [
+            f"{first}:{limit} ef={ef}"
+            for limit in limits
+            for ef in (16, 32, 64, 128, 256, 512, 1000)
+        ]
+        plans += [
+            f"{first}:{many} {second}:{few} ef={ef}"
+            for many in limits[4:]
+            for few in (10, 14, 20, 28, 40, 80)
+            if few < many
+            for ef in (16, 64, 256)
+        ]
+        measured = recall_and_time(store, plans, queries[:40], best[:40])
+        ((goal, _),) = recall_and_time(store, [tuned], queries, best)
+        enough = [(p50, p) for p, (r, p50) in zip(plans, measured, strict=True) if r >= goal - 5e-3]
+        finalists = [tuned, *(plan for _, plan in sorted(enough)[:12])]
+        again = recall_and_time(store, finalists, queries, best)
+        fastest = min(p50 for recall, p50 in again if recall >= goal - 1e-9)
+        return {
+            "plans": len(plans), "funnel": str(tuned), "recall": goal, "p50": again[0][1],
+            "fastest_p50": fastest, "ratio": again[0][1] / fastest,
+        }  # fmt: skip
+
+
+def repeat(repetitions: int) -> dict[str, Any]:
+    """Return how often the recall of unseen queries is within 0.005 of the certificate, or above.
+
+    Small collections of 4,000 x 64, each of its own seed, each certified on queries that are given.
+    """
+    within, above, bound = 0, 0, 0
+    for seed in range(repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            rows = vectors(4_000, 64, seed)
+            with nestvec.connect(f"edge:{folder}", dims=(16,), dim=64) as store:
+                store.add_records(Record(f"id{i}", "", {}, row) for i, row in enumerate(rows))
+                tuned = store.tune(0.98, 10, vectors(1_400, 64, 10_000 + seed), budget_s=8)
+                assert tuned.certificate is not None
+                queries = vectors(1_000, 64, 20_000 + seed)
+                ((unseen, _),) = recall_and_time(store, [tuned], queries, exact_ids(store, queries))
+        within += abs(unseen - tuned.certificate.recall) <= 0.005
+        above += unseen >= tuned.certificate.recall - 0.005
+        bound += unseen >= tuned.certificate.bound
+    return {
+        "repetitions": repetitions, "within_0.005": within, "no_less_than_0.005": above,
+        "above_the_bound": bound,
+    }  # fmt: skip
+
+
+def real_sizes(url: str, documents: int, dim: int) -> dict[str, Any]:
+    """Return the real bytes of a collection over the estimated ones."""
+    with opened(url, documents, dim) as store:
+        told = store.info().engine
+        nesting, engine = store.nesting, told["engine"]
+    (made, *_) = sizing.sizes(
+        documents, dim, nesting.dims, engines=[engine], text_bytes=200, metadata_bytes=12,
+        id_bytes=9,
+    )  # fmt: skip
+    if engine == "edge":
+        real = Path(url.removeprefix("edge:")) / f"bench_{documents}_{dim}"
+        disk = sum(f.stat().st_blocks * 512 for f in real.rglob("*") if f.is_file())
+        parts = ("vector_index-d64", "vector_storage-d64", "vector_storage-d256", "id_tracker")
+        hot = sum(
+            f.stat().st_blocks * 512
+            for f in real.rglob("*")
+            if any(part in str(f) for part in parts) and "wal" not in str(f)
+        )
+        return {"disk": disk, "disk_ratio": disk / made.disk, "hot": hot, "ratio": hot / made.hot}
+    disk = told["table_bytes"] + told["index_bytes"]
+    (index,) = told["indexes"].values()
+    hot = sizing.hot_bytes("postgres", nesting.fields[:1], documents)
+    return {
+        "disk": disk, "disk_ratio": disk / made.disk, "index": index["bytes"],
+        "index_ratio": index["bytes"] / hot,
+    }  # fmt: skip
+
+
+def faults(documents: int) -> dict[str, Any]:
+    """Return how many of 50 planted faults of each kind verify finds, and what repair leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"edge:{folder}"
+        with nestvec.connect(url, dims=(16,), dim=64) as store:
+            rows = vectors(documents, 64)
+            store.add_records(Record(f"id{i}", "", {}, row) for i, row in enumerate(rows))
+            shard = store._collection.backend._driver.shard  # type: ignore[attr-defined]  # noqa: SLF001
+            drawn = np.random.default_rng(1).choice(documents, 150, replace=False)
+            keys: list[Any] = [point_id(f"id{i}") for i in drawn]
+            shard.update(qe.UpdateOperation.delete_vectors(keys[:50], ["d16"]))
+            other = [qe.PointVectors(k, {"d16": [1.0] * 16}) for k in keys[50:100]]
+            zero = [qe.PointVectors(k, {"d16": [0.0] * 16}) for k in keys[100:]]
+            shard.update(qe.UpdateOperation.update_vectors(other + zero))
+            started = time.perf_counter()
+            found = store.verify()
+            seconds = time.perf_counter() - started
+            kinds = [fault for faults in found.values() for fault in faults]
+            left = store.repair()
+            return {
+                "documents": documents, "found": {kind: kinds.count(kind) for kind in set(kinds)},
+                "verify_s": seconds, "left_by_repair": len(left),
+            }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["time", "sweep", "repeat", "sizes", "faults"])
+    parser.add_argument("--url", default="edge:/tmp/nestvec-tuning")
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--repetitions", type=int, default=100)
+    asked = parser.parse_args()
+    where = (asked.url, asked.documents, asked.dim)
+    results = {
+        "time": lambda: tuned_in(*where),
+        "sweep": lambda: sweep(*where),
+        "repeat": lambda: repeat(asked.repetitions),
+        "sizes": lambda: real_sizes(*where),
+        "faults": lambda: faults(min(asked.documents, 20_000)),
+    }[asked.what]()
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
