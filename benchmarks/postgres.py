@@ -169,7 +169,7 @@ def merging(url: str, rows: Matrix) -> dict[str, float]:
                     [dict(record.metadata) for record in given],
                     nest([record.vector for record in given], table.nesting),
                 )
-                made = list(binary_rows(batch, table.nesting.full))
+                made = list(binary_rows(batch, table.written()))
                 name = ("arrays", "copy")[(n + change) % 2]
                 times[name].append(timed(partial(sides[name], made)))
         store.drop()

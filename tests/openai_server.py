@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,10 @@ class OpenAIServer(ThreadingHTTPServer):
         self.pause = 0.0
         self.busy = self.busiest = 0
         self.lock = Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # else whoever asked has gone
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

@@ -607,11 +607,14 @@ class NestedVectorStore(BasePydanticVectorStore):
 
     @property
     def embed_model(self) -> BaseEmbedding | None:
-        """The embedder as LlamaIndex's, or None where there is none."""
+        """The embedder as LlamaIndex's, or None where there is none.
+
+        It is the one that was given, unless its model wants something done before a prefix is cut.
+        """
         embedder = self.client.embedder
         if embedder is None or isinstance(embedder, BaseEmbedding):
             return embedder
-        if isinstance(embedder, LlamaIndexEmbedder):
+        if isinstance(embedder, LlamaIndexEmbedder) and not embedder.prepares:
             inner: BaseEmbedding = embedder.inner
             return inner
         return MatryoshkaEmbedding(embedder)

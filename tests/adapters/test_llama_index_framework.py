@@ -211,7 +211,7 @@ async def test_a_pipeline_upserts(vector_store: NestedVectorStore, running: Any)
 
 async def test_a_pipeline_embeds_with_any_embedder(connecting: Connecting) -> None:
     embedding = MatryoshkaEmbedding("static", dim=64)
-    store = await connecting(dims=(16,), embedder=embedding)
+    store = await connecting(dims=(32,), embedder=embedding)
     vector_store = NestedVectorStore(store)
     pipeline = IngestionPipeline(transformations=[embedding], vector_store=vector_store)
     await pipeline.arun(documents=documents())

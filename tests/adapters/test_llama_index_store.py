@@ -663,12 +663,28 @@ def test_what_indexes_ask_of_it() -> None:
 
 def test_the_embed_model_is_the_one_that_was_given() -> None:
     words, static = WordEmbedding(), MatryoshkaEmbedding("static", dim=64)
-    for given, prefix in ((words, 2), (static, 32)):
-        vector_store = NestedVectorStore.from_params("memory:", dims=(prefix,), embedder=given)
+    for given in (words, static):
+        vector_store = NestedVectorStore.from_params(
+            "memory:", dims=(2,) if given is words else (32,), embedder=given
+        )
         assert vector_store.embed_model is given
-    vector_store = NestedVectorStore.from_params("memory:", dims=(64,), embedder="static")
+    vector_store = NestedVectorStore.from_params("memory:", dims=(32,), embedder="static")
     assert isinstance(vector_store.embed_model, MatryoshkaEmbedding)
     assert vector_store.embed_model.name == "static"
+
+
+def test_the_embed_model_does_what_its_model_wants_before_a_prefix_is_cut() -> None:
+    raw = WordEmbedding(768)
+    raw.model_name = "nomic-ai/nomic-embed-text-v1.5"
+    vector_store = NestedVectorStore.from_params("memory:", dims=(64,), embedder=raw)
+    model = vector_store.embed_model
+    assert isinstance(model, MatryoshkaEmbedding)
+    row = np.array(raw.get_text_embedding("a cat"))
+    normed = (row - row.mean()) / row.std()
+    expected = normed / np.linalg.norm(normed)
+    assert model.get_text_embedding("a cat") == pytest.approx(expected, abs=1e-5)
+    assert vector_store.client.embedder is not None
+    assert model.name == vector_store.client.embedder.name
 
 
 @lasting

@@ -110,7 +110,9 @@ def check(points: Points) -> None:
         assert type(n) is int
         assert made.payload["metadata"] == {"n": n, "even": n % 2 == 0, "tag": f"t{n % 7}"}
     assert points.keys == {KEY}
-    (query,) = points.queries
+    query, again = points.queries  # nothing was found of 30 documents: an exact pass
+    assert again.prefetch[0].prefetch[0].params.exact
+    assert not query.prefetch[0].prefetch[0].params.exact
     assert query.limit == 5
     assert query.prefetch[0].prefetch[0].limit == 20
     assert query.prefetch[0].prefetch[0].filter.must

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import nestvec
 from nestvec import CollectionMismatch, EmbedderError
+from nestvec.cli import main
 from nestvec.embedders import resolve
 from nestvec.embedders.sentence_transformers import SentenceTransformerEmbedder
 
@@ -219,8 +221,28 @@ def test_a_loaded_model_is_taken_too(saved: Any) -> None:
     assert embedder.embed_documents(TEXTS).shape == (3, models.WIDTH)
     with pytest.raises(EmbedderError, match="rather than a loaded model"):
         embedder.with_layers(2)
+    with pytest.raises(EmbedderError, match="rather than a loaded model"):
+        SentenceTransformerEmbedder(model, layers=2)  # it is the caller's, and stays whole
     with pytest.raises(EmbedderError, match="a model is a hub name, a directory or a Sentence"):
         SentenceTransformerEmbedder(3)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.skipif(find_spec("optimum") is not None, reason="optimum is installed")
+def test_other_backends_say_what_they_need(saved: Any, backend: str) -> None:
+    with pytest.raises(EmbedderError, match=f"layers needs backend='torch', got '{backend}'"):
+        SentenceTransformerEmbedder(saved("bert"), backend=backend, layers=2)
+    embedder = SentenceTransformerEmbedder(saved("bert"), backend=backend)
+    with pytest.raises(EmbedderError, match=rf"sentence-transformers\[{backend}\]"):
+        embedder.embed_documents(TEXTS)
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="needs optimum-onnx[onnxruntime]")
+@pytest.mark.filterwarnings("ignore")  # what tracing a model says
+def test_onnx_gives_what_torch_gives(saved: Any) -> None:
+    embedder = SentenceTransformerEmbedder(saved("bert"), backend="onnx")
+    expected = SentenceTransformerEmbedder(saved("bert")).embed_documents(TEXTS)
+    assert embedder.embed_documents(TEXTS) == pytest.approx(expected, abs=1e-3)
 
 
 # Fewer layers
@@ -279,6 +301,20 @@ def test_layers_that_are_not_there_are_refused(saved: Any) -> None:
             SentenceTransformerEmbedder(saved("bert"), layers=wrong)
 
 
+def test_the_command_line_prints_layers_by_dims(
+    saved: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "qa.tsv").write_text("query\tdocument\nhow many\tlayers\na\tphoto of the weather\n")
+    model = f"st:{saved('bert')}"
+    arguments = ["evaluate", str(tmp_path / "qa.tsv"), "--embedder", model, "--dims", "8,full"]
+    assert main([*arguments, "--layers", "2,4"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1] for line in lines if line[0] == "|"][2:] == ["2", "4"]
+    assert lines[1] == ["|", "nDCG@10", "by", "layers", "|", "full", "|", "8", "|"]
+    assert main([*arguments, "--layers", "9"]) == 2
+    assert "has 4 layers" in capsys.readouterr().err
+
+
 # Images
 
 
@@ -304,6 +340,21 @@ def test_a_text_finds_images(saved: Any, tmp_path: Path) -> None:
             hit = store.search(query_image, 1)[0]
             assert hit.id == "blue"
             assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_text_that_names_an_image_stays_a_text(saved: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "red.png"
+    Image.new("RGB", (20, 30), "red").save(path)
+    embedder = SentenceTransformerEmbedder(saved("clip"))
+    image = embedder.embed_images([path])[0]
+    # The file is not read, and nothing is fetched: nobody listens there.
+    texts = [str(path), "http://127.0.0.1:9/x.png", "data:image/png;base64,AAAA"]
+    assert embedder.embed_documents(texts).shape == (3, 16)
+    assert embedder.embed_query(str(path)) != pytest.approx(image, abs=1e-3)
+    prompted = SentenceTransformerEmbedder(saved("clip"), query_prompt="a ")
+    assert prompted.embed_query("photo") == pytest.approx(embedder.embed_query("a photo"), abs=1e-6)
 
 
 async def test_images_of_an_async_store(saved: Any, tmp_path: Path) -> None:

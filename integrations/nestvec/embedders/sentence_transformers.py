@@ -27,6 +27,11 @@ _DOCUMENT = ("document", "passage", "corpus", "retrieval.passage", "search_docum
 #: Texts of one call from which on a progress bar is shown, where somebody can see it.
 _LONG = 2_000
 
+_LOADED = (
+    "{}: give the model's name or directory rather than a loaded model, so that it can be loaded "
+    "with other layers"
+)
+
 
 class SentenceTransformerEmbedder:
     """A sentence-transformers model by its hub name or directory, loaded when it is first needed.
@@ -63,6 +68,10 @@ class SentenceTransformerEmbedder:
         self._batch_size, self._progress = batch_size, progress
         self._query_prompt, self._document_prompt = query_prompt, document_prompt
         self._options = options
+        if layers is not None and backend != "torch":
+            raise EmbedderError(f"{self.name}: layers needs backend='torch', got {backend!r}")
+        if layers is not None and not isinstance(model, (str, Path)):
+            raise EmbedderError(_LOADED.format(self.name))
         self._lock = RLock()
         self._loaded: Any = None
         self._profile: Profile | None = None
@@ -91,10 +100,7 @@ class SentenceTransformerEmbedder:
     def with_layers(self, layers: int | None) -> SentenceTransformerEmbedder:
         """Return an embedder of the same model with the first n layers of its encoder."""
         if not isinstance(self._given, (str, Path)):
-            raise EmbedderError(
-                f"{self.name}: give the model's name or directory rather than a loaded model, so "
-                "that it can be loaded with other layers"
-            )
+            raise EmbedderError(_LOADED.format(self.name))
         return SentenceTransformerEmbedder(
             self._given, layers=layers, device=self._devices or None, dtype=self.dtype,
             backend=self.backend, batch_size=self._batch_size, query_prompt=self._query_prompt,
@@ -103,7 +109,8 @@ class SentenceTransformerEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> Matrix:
         """Return an (n, dim) float32 matrix of texts that will be stored."""
-        return self._encode(list(texts), self._prompt(self._document_prompt, False), "document")
+        prompt = self._prompt(self._document_prompt, query=False)
+        return self._encode(self._as_texts(texts), prompt, "document")
 
     def embed_query(self, text: str) -> Matrix:
         """Return the dim numbers of a text that is searched for."""
@@ -112,7 +119,8 @@ class SentenceTransformerEmbedder:
 
     def embed_queries(self, texts: Sequence[str]) -> Matrix:
         """Return an (n, dim) float32 matrix of texts that are searched for."""
-        return self._encode(list(texts), self._prompt(self._query_prompt, True), "query")
+        prompt = self._prompt(self._query_prompt, query=True)
+        return self._encode(self._as_texts(texts), prompt, "query")
 
     def embed_images(self, images: Sequence[Any]) -> Matrix:
         """Return an (n, dim) float32 matrix of images: paths, or PIL images.
@@ -127,8 +135,7 @@ class SentenceTransformerEmbedder:
     @property
     def takes_images(self) -> bool:
         """Whether the model reads images too."""
-        modalities = getattr(self._load(), "modalities", ["text"])
-        return "image" in modalities
+        return "image" in self._load().modalities
 
     def loaded(self) -> Any:
         """Return the sentence-transformers model itself."""
@@ -165,8 +172,6 @@ class SentenceTransformerEmbedder:
                 options = _reached(self.model, options)
             made = _load(self.model, self._settings(options))
         if self.layers is not None:
-            if self.backend != "torch":
-                raise EmbedderError(f"{self.name}: layers needs backend='torch'")
             keep_layers(made, self.layers, self.model)
         return made
 
@@ -191,7 +196,7 @@ class SentenceTransformerEmbedder:
         declares = {} if config is None else config.to_dict()
         return declared(self.model, dim, declares, _card(self.model)) if dim else None
 
-    def _prompt(self, given: str | None, query: bool) -> str | None:
+    def _prompt(self, given: str | None, *, query: bool) -> str | None:
         if given is not None:
             return given
         own: Mapping[str, str] = self._load().prompts
@@ -203,6 +208,16 @@ class SentenceTransformerEmbedder:
         return self._profile.query_prompt if query else self._profile.document_prompt
 
     # Embedding
+
+    def _as_texts(self, texts: Sequence[str]) -> list[Any]:
+        """Return inputs that are texts, whatever they look like.
+
+        A model that reads more than texts would take one that is a path or a URL of an image for
+        the image, and read or fetch it.
+        """
+        if self._load().modalities == ["text"]:
+            return list(texts)
+        return [{"text": text} for text in texts]
 
     def _encode(self, inputs: list[Any], prompt: str | None, task: str | None) -> Matrix:
         model = self._load()

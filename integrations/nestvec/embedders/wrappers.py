@@ -38,6 +38,11 @@ class _Wrapper:
     def _profile(self) -> Profile | None:
         return find(self.name)
 
+    @property
+    def prepares(self) -> bool:
+        """Whether vectors are not those of the inner embedder, but what its model wants of them."""
+        return self._profile is not None and self._profile.layer_norm
+
     def _documents(self, vectors: Any) -> Any:
         return vectors if self._profile is None else self._profile.prepared(vectors)
 
