@@ -53,21 +53,29 @@ def add_field(
         yield from _record(collection, replace(head, pending=change))
     # From here on documents are written with it; those that were under way are filled too.
     yield from collection.backend.add_vector(collection.head, wanted)
+    yield from _fill(collection, wanted, progress)
+    added = (*(name for name in head.added if name != wanted.name), wanted.name)
+    whole = replace(collection.head, nesting=nesting, added=added, pending=None)
+    yield from collection.backend.index_vector(whole, wanted)
+    yield from _record(collection, whole)
+    yield from _fill(collection, wanted, progress)  # batches that were made before and came late
+
+
+def _fill(
+    collection: Collection, field: Field, progress: Callable[[int, int], None] | None
+) -> Flow[None]:
+    """Make a field for all documents that lack it, until a pass over all finds none."""
     total, done = (yield from collection.backend.count(None)), 0
     filled = -1
-    while filled:  # until a pass over all finds none that lacks it
+    while filled:
         filled, after = 0, None
         while True:
-            some, after = yield from collection.backend.fill(wanted, after)
+            some, after = yield from collection.backend.fill(field, after)
             filled, done = filled + some, done + some
             if progress is not None:
                 progress(min(done, total), total)
             if after is None:
                 break
-    added = (*(name for name in head.added if name != wanted.name), wanted.name)
-    whole = replace(collection.head, nesting=nesting, added=added, pending=None)
-    yield from collection.backend.index_vector(whole, wanted)
-    yield from _record(collection, whole)
     if progress is not None:
         progress(total, total)
 

@@ -218,11 +218,13 @@ class _Table:
         return dict(self.indexed)
 
     def upsert(self, batch: Batch) -> None:
-        kept = {
-            name: keep(field, batch.vectors[name])
-            for name, field in self.fields.items()
-            if name in batch.vectors
-        }
+        vectors = dict(batch.vectors)
+        for name, field in self.fields.items():
+            if name not in vectors:  # it came after the batch was made
+                both = Nesting((field, self.fields["full"]))
+                ids = [f"record {id!r}" for id in batch.ids]
+                vectors[name] = nest(batch.vectors["full"], both, ids)[name]
+        kept = {name: keep(field, vectors[name]) for name, field in self.fields.items()}
         for i, id in enumerate(batch.ids):
             vector = batch.vectors["full"][i]
             self.records[id] = Record(id, batch.texts[i], batch.metadatas[i], vector)

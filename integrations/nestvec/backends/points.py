@@ -14,7 +14,7 @@ from ..errors import NestingError
 from ..filter_values import Step, instant
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting, nest
-from ..records import Hit, Record
+from ..records import Batch, Hit, Record
 from .base import Entry, Stored
 from .point_filters import misparsed, written
 
@@ -33,6 +33,7 @@ __all__ = [
     "payload",
     "point_id",
     "record",
+    "rows_of",
     "same_numbers",
     "stranger",
     "vector_name",
@@ -218,6 +219,17 @@ def vectors(nesting: Nesting, graphs: Sequence[str] = ()) -> list[Vector]:
 def made_of(full: Sequence[Any], field: Field, dim: int, names: Sequence[str]) -> Matrix:
     """Return the (n, length) numbers of a field for n full vectors. Raises NestingError."""
     return nest(full, Nesting((field, Field(dim, full=True))), names)[field.name]
+
+
+def rows_of(batch: Batch, vector: Vector) -> Matrix:
+    """Return a batch's rows of a vector, also of one that came after the batch was made."""
+    if (rows := batch.vectors.get(vector.name)) is not None:
+        return rows
+    full = batch.vectors["full"]
+    if vector.size == full.shape[1]:
+        return full
+    names = [f"record {id!r}" for id in batch.ids]
+    return made_of(list(full), Field(vector.size), full.shape[1], names)
 
 
 def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:

@@ -44,7 +44,7 @@ __all__ = ["PostgresBackend", "PostgresOptions"]
 #: Below so many documents reading all of them is as fast as an index.
 _INDEX_FROM = 10_000
 
-#: How often what deadlocked is run again; the server takes a second to notice each time.
+#: How often what met another session's DDL is run again, a second later each time.
 _TRIES = 10
 
 #: What hnsw.ef_search can be; above it a session takes 40 instead, with a warning.
@@ -142,12 +142,15 @@ class PostgresBackend(Backend):
 
     def _persisting(self, *statements: Statement) -> Flow[None]:
         """Run statements, again where they met what a client that is gone still has under way."""
+        pause: tuple[Statement, ...] = ()
         for left in reversed(range(_TRIES)):
             try:
-                yield Apart(*statements)
+                yield Apart(*pause, *statements)
             except BackendError as error:
-                if sqlstate(error) != "40P01" or not left:  # a deadlock
+                # A deadlock, or "tuple concurrently updated" of the same index.
+                if sqlstate(error) not in ("40P01", "XX000") or not left:
                     raise
+                pause = (Statement(SQL("SELECT pg_sleep(1)")),)
             else:
                 return
 
