@@ -197,8 +197,10 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=5_000)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    results = {name: parts[name](asked.records) for name in asked.parts or parts}
-    print(json.dumps(results, indent=2))
+    results = {}
+    for name in asked.parts or parts:
+        results[name] = parts[name](asked.records)
+        print(json.dumps({name: results[name]}, indent=2), flush=True)
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

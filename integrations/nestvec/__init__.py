@@ -1,6 +1,7 @@
 """Two-stage retrieval on nested (Matryoshka) vectors, in the vector engine you already run."""
 
 from .errors import (
+    AdaptorError,
     BackendError,
     CollectionDamaged,
     CollectionMismatch,
@@ -45,6 +46,7 @@ from .store import AsyncStore, Store, aconnect, connect
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptorError",
     "And",
     "AsyncStore",
     "BackendError",

@@ -54,6 +54,11 @@ class Stores:
     """
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
+        if not isinstance(store, (Store, AsyncStore)):
+            raise ConfigError(
+                f"an adapter takes a Store or an AsyncStore, got {type(store)}; nestvec.connect "
+                "opens one"
+            )
         self.store = store.as_sync() if isinstance(store, AsyncStore) else store
         self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
         self._loop = _running() if astore or isinstance(store, AsyncStore) else None

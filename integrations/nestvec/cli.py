@@ -1,4 +1,4 @@
-"""The command line: nestvec demo, add, search, info, index, delete, models, evaluate.
+"""The command line: nestvec demo, add, search, info, index, delete, models, evaluate, adapt, train.
 
 Every command ends with 0, or with 2 and one line on standard error; 130 when interrupted.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,15 +21,17 @@ from typing import Annotated, Any
 
 import typer
 
-from . import console, datasets, demo, evaluation, passages, stdlib_docs
+from . import console, datasets, demo, evaluation, fitting, passages, stdlib_docs
+from .adaptors.base import embedded
 from .conditions import condition
+from .embedders import resolve
 from .embedders.profiles import PROFILES, UntrainedPrefix
 from .errors import CollectionMissing, ConfigError, NestvecError
 from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
-from .store import Store, connect
+from .store import ENGINES, Store, connect
 
 __all__ = ["app", "main"]
 
@@ -56,6 +59,10 @@ Embedder = Annotated[
 ]
 Dims = Annotated[
     str | None, typer.Option(help=f"The fields of a new collection; {DIMS} if not given.")
+]
+Adapted = Annotated[
+    Path | None,
+    typer.Option("--adaptor", metavar="FILE", help="The adaptor that the collection has."),
 ]
 Root = Annotated[
     str | None,
@@ -125,6 +132,7 @@ def add(
     collection: Collection = "docs",
     dims: Dims = None,
     embedder: Embedder = None,
+    adaptor: Adapted = None,
     root: Root = None,
     id: Annotated[str | None, typer.Option(help="The id of a text on standard input.")] = None,
     format: Annotated[
@@ -141,7 +149,7 @@ def add(
     """
     found = passages.find(paths, root=root, id=id, format=format)
     documents = (document for source in found.sources for document in passages.read(source))
-    with _open_or_make(url, collection, dims, embedder) as store:
+    with _open_or_make(url, collection, dims, embedder, adaptor) as store:
         added = _ingest(store, documents, "bytes", found.nbytes)
         known = store.info()
     if as_json:
@@ -176,11 +184,12 @@ def search(
     explain: Annotated[bool, typer.Option("--explain", help="Show what each stage did.")] = False,
     collection: Collection = "docs",
     embedder: Embedder = None,
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Search a collection."""
     only = condition(where or [], filter)
-    with connect(url, collection=collection, embedder=embedder) as store:
+    with connect(url, collection=collection, embedder=embedder, adaptor=adaptor) as store:
         hits = store.search(query, k, where=only, funnel=funnel, min_score=min_score, offset=offset)
         # The funnel of a query with an offset is that of one for so many more hits.
         trace = store.explain(query, k + offset, where=only, funnel=funnel) if explain else None
@@ -195,9 +204,11 @@ def search(
 
 
 @app.command()
-def info(url: Url, *, collection: Collection = "docs", as_json: Json = False) -> None:
+def info(
+    url: Url, *, collection: Collection = "docs", adaptor: Adapted = None, as_json: Json = False
+) -> None:
     """Show what a collection knows of itself, and the bytes of each field."""
-    with connect(url, collection=collection) as store:
+    with connect(url, collection=collection, adaptor=adaptor) as store:
         known = store.info()
     if as_json:
         _print(asdict(known))
@@ -221,10 +232,11 @@ def index(
         ),
     ] = None,
     collection: Collection = "docs",
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Index a collection now, while others read and write; an add does so when it pays."""
-    with connect(url, collection=collection) as store:
+    with connect(url, collection=collection, adaptor=adaptor) as store:
         for text in metadata or ():
             key, equals, kind = text.rpartition("=")
             if not equals:
@@ -251,6 +263,7 @@ def delete(
     where: Where = None,
     filter: Filtered = None,
     collection: Collection = "docs",
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Delete documents by their ids, or all that satisfy a condition."""
@@ -259,7 +272,7 @@ def delete(
     only = condition(where or [], filter)
     if only == And(()):
         raise ConfigError("--filter {} is every document; nothing was deleted")
-    with connect(url, collection=collection) as store:
+    with connect(url, collection=collection, adaptor=adaptor) as store:
         if only is not None:
             deleted = store.delete(where=only)
         else:
@@ -334,9 +347,10 @@ def evaluate(
     if as_json:
         _print(result.to_dict())
         return
+    took = "" if result.seconds is None else f", {result.seconds:,.1f} s to embed"
     console.say(
         f"{result.embedder} on {result.dataset}: {_several(result.queries, result.unit)}, "
-        f"{_several(result.documents, 'text')}, {result.seconds:,.1f} s to embed",
+        f"{_several(result.documents, 'text')}{took}",
         style="bold",
     )
     console.say(result.table())
@@ -349,12 +363,210 @@ def _counts(layers: str) -> list[int]:
         raise ConfigError(f"layers are numbers such as 6,12, got {layers!r}") from None
 
 
+@app.command()
+def adapt(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="What to fit on: a collection's URL, a .npy file with one vector a row, or texts "
+            "as add reads them.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write the adaptor.")
+    ] = Path("adaptor.safetensors"),
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(fitting.KINDS),
+            help="A rotation; one that is trained on; or a network for the prefixes alone.",
+        ),
+    ] = "rotation",
+    dims: Annotated[
+        str | None, typer.Option(help="The prefix lengths to measure and to train for.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Where to draw the recall; beside the adaptor, as PNG, if not given."),
+    ] = None,
+    no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw nothing.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
+    collection: Collection = "docs",
+    embedder: Embedder = None,
+    adaptor: Adapted = None,
+    as_json: Json = False,
+) -> None:
+    """Fit an adaptor on your own vectors, so that their prefixes find more.
+
+    A fifth of the vectors, 10,000 at most, is held out: the recall of their nearest neighbours is
+    shown for each prefix, before and after. The collection of a URL stays as it is; make a new one
+    with the adaptor.
+    """
+    started = time.perf_counter()
+    picture = None if no_plot else plot or output.with_suffix(".png")
+    _check_writable(output)
+    if picture is not None:
+        from . import plots  # says what it needs before anything is read
+
+        plots.check(picture)
+    asked = None if dims is None else _integers(dims)
+    with _vectors(sources, collection, embedder, adaptor) as (vectors, made_by):
+        fitted = fitting.fit(vectors, kind, dims=asked, embedder=made_by, seed=seed)
+    fitted.adaptor.save(output)
+    if picture is not None:
+        rows = fitted.figures.rows
+        series = {
+            "before": [(row.length, row.before) for row in rows],
+            "after": [(row.length, row.after) for row in rows],
+        }
+        plots.lines(
+            picture, series, title=fitted.figures.measure, x="numbers of the prefix", y="recall"
+        )
+    seconds = time.perf_counter() - started
+    name, files = fitted.adaptor.name, {"adaptor": output, "plot": picture}
+    if as_json:
+        shown = {key: None if file is None else str(file) for key, file in files.items()}
+        counted = {"vectors": fitted.vectors, "held_out": fitted.held_out, "seconds": seconds}
+        _print({"name": name, **shown, **counted, **asdict(fitted.figures)})
+        return
+    fitted_on = fitted.vectors - fitted.held_out
+    console.say(f"{name}, fitted on {_several(fitted_on, 'vector')} in {seconds:.1f} s")
+    console.figures(fitted.figures)
+    for key, file in files.items():
+        if file is not None:
+            console.say(f"{key} written to {file}")
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="What to start from: static, or st:NAME_OR_DIR.")
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder in BEIR's form, or a JSON Lines or TSV file of queries and documents, "
+            "or of titles and texts.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The directory to make, with the model in it.")
+    ],
+    dims: Annotated[
+        str, typer.Option(help="The prefix lengths to train beside the full length.")
+    ] = "64,128",
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="matryoshka|matryoshka2d",
+            help="Prefixes of the vectors, or also of the encoder's layers.",
+        ),
+    ] = "matryoshka",
+    epochs: Annotated[int, typer.Option(help="How often each pair is seen.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(help="Pairs in a step; each is compared with all.")
+    ] = 64,
+    rate: Annotated[
+        float | None, typer.Option(help="The learning rate; 2e-5, or 0.2 for static models.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="How many steps an interruption may lose.")
+    ] = 200,
+    split: Annotated[str, typer.Option(help="Which qrels of a folder.")] = "train",
+    seed: Annotated[int, typer.Option(help="Decides what is held out, and the order.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on your own pairs, so that its prefixes say more.
+
+    A tenth of the queries is held out: how well their documents are found is shown for each prefix,
+    before and after.
+    """
+    from . import training
+
+    recipe = training.Recipe(
+        tuple(_integers(dims)), loss, epochs, batch_size, rate, checkpoint_every, seed
+    )
+    with console.progress("training", None, unit="steps") as advance:
+        made = training.train(
+            model, data, output, recipe, split=split, resume=resume, advance=lambda *_: advance(1)
+        )
+    if as_json:
+        figures = {"before": made.before.to_dict(), "after": made.after.to_dict()}
+        _print({"embedder": made.embedder, "pairs": made.pairs, **figures})
+        return
+    after = made.after
+    console.say(
+        f"trained on {_several(made.pairs, 'pair')}; held out are "
+        f"{_several(after.queries, after.unit)} over {_several(after.documents, 'text')}"
+    )
+    for title, measured in (("before", made.before), ("after", after)):
+        console.say(f"\n{title}", style="bold")
+        console.say(measured.table())
+    console.say(f'\nuse it with embedder="{made.embedder}"')
+
+
+@contextmanager
+def _vectors(
+    sources: list[str], collection: str, embedder: str | None, adaptor: Path | None
+) -> Iterator[tuple[Any, str | None]]:
+    """Yield vectors and the name of what made them, where that is known."""
+    first = sources[0]
+    if first.partition(":")[0] in ENGINES and not Path(first).exists():
+        _check_one(sources)
+        with connect(first, collection=collection, adaptor=adaptor) as store:
+            yield fitting.from_store(store), store.info().embedder
+    elif first.endswith(".npy"):
+        _check_one(sources)
+        yield fitting.from_file(first), embedder
+    else:
+        found = passages.find(sources)
+        model = resolve(embedder or EMBEDDER)
+        with console.progress("embedding", found.nbytes) as advance:
+            yield embedded(_texts(found, advance), model), model.name
+
+
+def _texts(found: Found, advance: Callable[[int], None]) -> Iterator[str]:
+    for source in found.sources:
+        for document in passages.read(source):
+            yield from (record.text for record in document.passages)
+            advance(document.nbytes)
+
+
+def _check_one(sources: list[str]) -> None:
+    if len(sources) > 1:
+        raise ConfigError(f"{sources[0]} is fitted on alone, got {len(sources)} sources")
+
+
+def _check_writable(file: Path) -> None:
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise ConfigError(f"{file} cannot be written: no such directory, or it is one")
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--dims are prefix lengths such as 64,128, got {text!r}") from None
+
+
 # Opening and storing
 
 
-def _open_or_make(url: str, collection: str, dims: str | None, embedder: str | None) -> Store:
+def _open_or_make(
+    url: str, collection: str, dims: str | None, embedder: str | None, adaptor: Path | None
+) -> Store:
     def opened(dims: str | None, embedder: str | None) -> Store:
-        return connect(url, collection=collection, dims=dims, embedder=embedder, batch_size=BATCH)
+        return connect(
+            url, collection=collection, dims=dims, embedder=embedder, adaptor=adaptor,
+            batch_size=BATCH,
+        )  # fmt: skip
 
     try:
         store = opened(None, embedder)
@@ -516,7 +728,7 @@ def _message(error: Exception) -> str:
         named = "" if error.filename is None else f"{error.filename}: "
         text = f"{named}{error.strerror.lower()}"
     else:
-        text = str(error)
+        text = str(error).replace("adaptor=… to connect", "--adaptor FILE")
     return console.one_line(text, 2_000)
 
 

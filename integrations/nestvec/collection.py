@@ -12,14 +12,18 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from .adaptors.base import Adaptor
 from .advice import filter_advice
 from .backends.base import KINDS, Backend, Head
 from .embedders import Embedder, recorded, resolve
 from .embedders.profiles import UntrainedPrefix, advice, profile_of
 from .errors import (
+    AdaptorError,
     CollectionMismatch,
     CollectionMissing,
     ConfigError,
@@ -70,6 +74,8 @@ def open_collection(
     backend: Backend,
     dims: str | Iterable[int | str] | None,
     embedder: Any,
+    *,
+    adaptor: Adaptor | None,
     dim: int | None,
     batch_size: int,
 ) -> Flow[Collection]:
@@ -87,18 +93,23 @@ def open_collection(
             )
         name = None if model is None else model.name
         made = None if model is None else (yield Width(model))
-        head = Head(Nesting.of(dims, _width(name, made, dim)), name)
+        given = adaptor.dim if model is None and dim is None and adaptor is not None else dim
+        head = Head(Nesting.of(dims, _width(name, made, given)), name)
+        if adaptor is not None:
+            head = replace(head, adaptor=adaptor.name, derived=adaptor.orthogonal)
+            _check_fit(adaptor, head)
         backend.check(head.nesting)
-        _advise(model, head.nesting)
+        if adaptor is None:
+            _advise(model, head.nesting)
         yield from backend.create(head)
     else:
         width = dim if model is None else (yield Width(model))
-        _check_same(backend, head, dims, model, width)
+        _check_same(backend, head, dims, model, width=width, adaptor=adaptor)
         # Its width is checked when it is used: reading about a collection loads no model.
         model = recorded(head.embedder) if model is None else model
         yield from backend.ready(head)
-    made_here = embedder is None or isinstance(embedder, str)
-    return Collection(backend, head, model, batch_size, model if made_here else None)
+    made_here = model if embedder is None or isinstance(embedder, str) else None
+    return Collection(backend, head, model, batch_size, made=made_here, adaptor=adaptor)
 
 
 def _width(name: str | None, made: int | None, dim: int | None) -> int:
@@ -115,6 +126,20 @@ def _width(name: str | None, made: int | None, dim: int | None) -> int:
     return width
 
 
+def _check_fit(adaptor: Adaptor, head: Head) -> None:
+    """Refuse an adaptor that was fitted on other vectors than a collection's."""
+    if adaptor.dim != head.nesting.dim:
+        raise AdaptorError(
+            f"adaptor {adaptor.name} is for vectors of {adaptor.dim} numbers, here are vectors of "
+            f"{head.nesting.dim}"
+        )
+    if None not in (adaptor.embedder, head.embedder) and adaptor.embedder != head.embedder:
+        raise AdaptorError(
+            f"adaptor {adaptor.name} was fitted on vectors of {adaptor.embedder!r}, here they are "
+            f"of {head.embedder!r}; fit one on these"
+        )
+
+
 def _advise(model: Embedder | None, nesting: Nesting) -> None:
     """Warn of prefixes that the model is known not to be trained for."""
     said = None if model is None else advice(profile_of(model), nesting.dim, nesting.fields)
@@ -127,13 +152,18 @@ def _check_same(
     head: Head,
     dims: str | Iterable[int | str] | None,
     model: Embedder | None,
+    *,
     width: int | None,
+    adaptor: Adaptor | None,
 ) -> None:
     """Refuse to open a collection as something else than it is, showing both sides."""
     recorded, asked = [], []
     if model is not None and head.embedder not in (None, model.name):
         recorded.append(f"embedder {head.embedder!r}")
         asked.append(f"embedder {model.name!r}")
+    if (given := None if adaptor is None else adaptor.name) != head.adaptor:
+        recorded.append(f"adaptor {head.adaptor}" if head.adaptor else "no adaptor")
+        asked.append(f"adaptor {given}" if given else "no adaptor; pass adaptor=… to connect")
     if width not in (None, head.nesting.dim):
         recorded.append(f"vectors of {head.nesting.dim}")
         asked.append(f"vectors of {width}")
@@ -156,9 +186,12 @@ class Collection:
         head: Head,
         embedder: Embedder | None,
         batch_size: int,
+        *,
         made: Embedder | None = None,
+        adaptor: Adaptor | None = None,
     ) -> None:
-        self.backend, self.head, self.embedder = backend, head, embedder
+        self.backend, self.head = backend, head
+        self.embedder, self.adaptor = embedder, adaptor
         self.made = made  # the embedder, where nobody else has it
         self.nesting = head.nesting
         self.batch_size = batch_size
@@ -362,7 +395,8 @@ class Collection:
         With `vectors=True` each has its full vector, of unit length, as float32.
         """
         wanted = _ids(ids)
-        found = {record.id: record for record in (yield from self.backend.get(wanted, vectors))}
+        records = self._as_given((yield from self.backend.get(wanted, vectors)))
+        found = {record.id: record for record in records}
         return [found[id] for id in wanted if id in found]
 
     def count(self, where: Where | None = None) -> Flow[int]:
@@ -373,7 +407,8 @@ class Collection:
         self, where: Filter | None, after: Any, vectors: bool
     ) -> Flow[tuple[list[Record], Any]]:
         """Return some documents and where to go on, None at the end."""
-        return (yield from self.backend.page(where, after, self.batch_size, vectors))
+        records, after = yield from self.backend.page(where, after, self.batch_size, vectors)
+        return self._as_given(records), after
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
         """Return the documents that lack fields, by id, each with the fields that it lacks.
@@ -402,6 +437,7 @@ class Collection:
             format=self.head.format,
             engine=engine,
             indexes=(yield from self.backend.metadata_indexes()),
+            adaptor=self.head.adaptor,
         )
 
     # Vectors
@@ -423,7 +459,7 @@ class Collection:
                     vectors[i] = vector
         names = [f"record {record.id!r}" for record in records]
         try:
-            nested = nest(vectors, self.nesting, names)
+            nested = self._nest(vectors, names)
         except NestingError as error:
             raise RecordError(f"{error}") from error
         return Batch([r.id for r in records], [r.text for r in records], metadatas, nested)
@@ -463,7 +499,29 @@ class Collection:
                 raise RecordError(f"query: {_BLANK}")
             with _blaming(embedder):
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
-        return {name: rows[0] for name, rows in nest([query], self.nesting, ["query"]).items()}
+        return {name: rows[0] for name, rows in self._nest([query], ["query"]).items()}
+
+    def _nest(self, vectors: Any, names: list[str]) -> dict[str, Matrix]:
+        """Return one matrix of unit rows per field, adapted where there is an adaptor."""
+        if self.adaptor is None:
+            return nest(vectors, self.nesting, names)
+        unit = unit_rows(vectors, self.nesting.dim, names)
+        nested = nest(self.adaptor.apply(unit), self.nesting, names)
+        if self.adaptor.orthogonal:
+            return nested
+        # Such an adaptor makes only the prefixes: the score stays the model's own.
+        return nested | {field.name: unit for field in self.nesting.fields if field.full}
+
+    def _as_given(self, records: list[Record]) -> list[Record]:
+        """Return stored records with their vectors as they were before an adaptor."""
+        if self.adaptor is None or not self.adaptor.orthogonal:
+            return records
+        there = [record for record in records if record.vector is not None]
+        if not there:
+            return records
+        undone = self.adaptor.undo(np.stack([record.vector for record in there]))
+        rows = dict(zip((record.id for record in there), undone, strict=True))
+        return [replace(record, vector=rows.get(record.id)) for record in records]
 
     def _need_embedder(self) -> Embedder:
         if self.embedder is None:

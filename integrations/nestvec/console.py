@@ -19,10 +19,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .adaptors.recall import Figures
 from .embedders.profiles import Profile
 from .records import Hit, Info, Trace
 
-__all__ = ["brief", "hits", "info", "models", "one_line", "progress", "say", "trace", "trace_line"]
+__all__ = [
+    "brief", "figures", "hits", "info", "models", "one_line", "progress", "say", "trace",
+    "trace_line",
+]  # fmt: skip
 
 #: Characters of a passage and of its metadata that a hit shows.
 _SNIPPET, _METADATA = 140, 70
@@ -119,13 +123,22 @@ def trace_line(made: Trace) -> None:
     )
 
 
+def figures(made: Figures) -> None:
+    """Show what was measured of each prefix before and after adapting."""
+    say(made.measure)
+    table = _table("prefix", "before", "after", right=["prefix", "before", "after"])
+    for row in made.rows:
+        table.add_row(str(row.length), f"{row.before:.4f}", f"{row.after:.4f}")
+    _console().print(table)
+
+
 def info(known: Info) -> None:
     """Show what a collection knows of itself, and the bytes of each field."""
     say(f"collection {known.collection} in {known.url}", style="bold")
-    say(
-        f"{known.count:,} documents; embedder {known.embedder or 'none'}; "
-        f"funnel {known.funnel}; format {known.format}"
-    )
+    made_by = f"embedder {known.embedder or 'none'}"
+    if known.adaptor:
+        made_by += f"; adaptor {known.adaptor}"
+    say(f"{known.count:,} documents; {made_by}; funnel {known.funnel}; format {known.format}")
     say()
     table = _table("field", "numbers", "precision", "bytes", right=["numbers", "bytes"])
     for field in known.fields:

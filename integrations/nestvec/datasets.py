@@ -4,7 +4,8 @@ A folder holds corpus, queries and qrels, as BEIR has them: JSON Lines with `_id
 `text`, and qrels/SPLIT.tsv with query-id, corpus-id and score; corpus and queries may be TSV (an
 id, a title where there are three columns, a text), qrels may be JSON Lines, or TREC's four columns.
 A file holds one example a line, JSON Lines or TSV with a header: sentence1, sentence2 and score, or
-query and document, with a score where they are graded. Each may be compressed as NAME.gz.
+query and document, with a score where they are graded, or title and text, where the titles are the
+queries. Each may be compressed as NAME.gz.
 """
 
 from __future__ import annotations
@@ -91,9 +92,11 @@ def load(path: str | Path, split: str = "test") -> Retrieval | Similarity:
         return _similarity(place, rows)
     if "query" in columns and _first(columns, _DOCUMENTS):
         return _pairs(place, rows)
+    if "title" in columns and "text" in columns:
+        return _titled(place, rows)
     raise ConfigError(
         f"{place} has the columns {', '.join(map(str, columns))}; expected sentence1, sentence2 "
-        "and score, or query and document"
+        "and score, query and document, or title and text"
     )
 
 
@@ -174,6 +177,19 @@ def _pairs(file: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> Retrieval:
         relevant.setdefault(asked, {})[answer] = int(_number(where, row.get("score", 1)))
     by_id = {id: text for text, id in documents.items()}
     return Retrieval(file.name, by_id, {id: text for text, id in queries.items()}, relevant)
+
+
+def _titled(file: Path, rows: Sequence[tuple[str, dict[str, Any]]]) -> Retrieval:
+    """Return the texts of documents as a corpus, and their titles as queries for them.
+
+    A document without a title, or without a text, says nothing here.
+    """
+    asked = [
+        (where, {"query": row["title"], "document": row["text"]})
+        for where, row in rows
+        if row.get("title") and row.get("text")
+    ]
+    return _pairs(file, asked)
 
 
 # Lines

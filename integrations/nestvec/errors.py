@@ -7,6 +7,7 @@ NestvecError
 ├── FilterError         a filter that has no meaning                  (also ValueError)
 ├── RecordError         a document that cannot be stored              (also ValueError)
 ├── EmbedderError       no embedder, or one that gave something unusable
+├── AdaptorError        a map that cannot be fitted, read or used     (also ValueError)
 ├── CollectionMismatch  the engine holds another nesting or model
 ├── CollectionDamaged   what the engine holds of the collection cannot be read
 ├── CollectionMissing   no such collection                            (also LookupError)
@@ -19,6 +20,7 @@ They never carry a vector or a secret.
 """
 
 __all__ = [
+    "AdaptorError",
     "BackendError",
     "CollectionDamaged",
     "CollectionMismatch",
@@ -64,6 +66,10 @@ class RecordError(NestvecError, ValueError):
 
 class EmbedderError(NestvecError):
     """No embedder where one is needed, or one that gave something unusable."""
+
+
+class AdaptorError(NestvecError, ValueError):
+    """An adaptor that cannot be fitted on what was given, read from a file, or used here."""
 
 
 class CollectionMismatch(NestvecError):

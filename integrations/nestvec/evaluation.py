@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import tempfile
 import time
@@ -65,8 +64,8 @@ class Evaluation:
     """An embedder measured on one set of data; `rows` from the longest prefix to the shortest.
 
     `task` is "retrieval" or "sts", `queries` counts queries or pairs, and `seconds` are those of
-    embedding everything once with the whole encoder, or with the first layers that were asked for,
-    less what a cache had.
+    embedding everything once, with the first of the layers that were asked for; None where a cache
+    had some of it.
     """
 
     embedder: str
@@ -75,7 +74,7 @@ class Evaluation:
     dim: int
     documents: int
     queries: int
-    seconds: float
+    seconds: float | None
     rows: tuple[Row, ...]
     adaptor: str | None = None
 
@@ -130,33 +129,18 @@ class Evaluation:
         metric = metric or self.metric
         if metric not in self.rows[0].metrics:
             raise ConfigError(f"no metric {metric!r}; there are {', '.join(self.rows[0].metrics)}")
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise MissingExtra("matplotlib", "evaluation") from error
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        axes = figure.add_subplot()
-        for layers in dict.fromkeys(row.layers for row in self.rows):
-            whole = "all layers" if layers is None else f"{layers} layers"
-            mine = [row for row in self.rows if row.layers == layers]
-            for funnel, label, style in ((False, whole, "o-"), (True, f"{whole}, rescored", "^")):
-                points = [
-                    (row.length, row.metrics[metric]) for row in mine if bool(row.funnel) == funnel
-                ]
-                if points:
-                    axes.plot(*zip(*points, strict=True), style, label=label)
-        lengths = sorted({row.length for row in self.rows})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(lengths, [str(length) for length in lengths])
-        axes.set_xlabel("numbers of the prefix that is searched first")
-        axes.set_ylabel(_label(metric))
-        axes.set_title(f"{self.embedder}\non {self.dataset}", fontsize="small")
-        axes.legend()
-        axes.grid(alpha=0.3)
-        try:
-            figure.savefig(path)
-        except ValueError as error:
-            raise ConfigError(f"cannot draw {str(path)!r}: {error}") from None
+        from .plots import lines
+
+        joined: dict[str, list[tuple[float, float]]] = {}
+        marks: dict[str, list[tuple[float, float]]] = {}
+        for row in self.rows:
+            label = "all layers" if row.layers is None else f"{row.layers} layers"
+            series, label = (marks, f"{label}, rescored") if row.funnel else (joined, label)
+            series.setdefault(label, []).append((row.length, row.metrics[metric]))
+        lines(
+            path, joined, marks=marks, title=f"{self.embedder}\non {self.dataset}",
+            x="numbers of the prefix that is searched first", y=_label(metric),
+        )  # fmt: skip
 
 
 def evaluate(
@@ -196,7 +180,7 @@ def evaluate(
     if isinstance(data, Similarity) and funnels:
         raise ConfigError("funnels are for retrieval; likeness is measured by dims")
     rows: list[Row] = []
-    seconds = math.nan
+    seconds: list[float] = []
     width = models[0][1].dim
     nesting = _nesting(dims, width, funnels)
     fields = _asked(dims, nesting)
@@ -205,7 +189,7 @@ def evaluate(
     for n, one in models:
         started = time.perf_counter()
         made = _embedded(one, data, keep, advance or (lambda _: None))
-        seconds = time.perf_counter() - started if math.isnan(seconds) else seconds
+        seconds.append(time.perf_counter() - started)
         one_side, other = (_nested(vectors, nesting, adaptor) for vectors in made)
         if isinstance(data, Similarity):
             rows += _alike(n, data, one_side, other, fields)
@@ -219,9 +203,9 @@ def evaluate(
         dim=width,
         documents=data.texts if isinstance(data, Similarity) else len(data.documents),
         queries=len(data.pairs) if isinstance(data, Similarity) else len(data.queries),
-        seconds=round(seconds, 2),
+        seconds=None if keep.used else round(seconds[0], 2),
         rows=tuple(rows),
-        adaptor=None if adaptor is None else type(adaptor).__name__,
+        adaptor=None if adaptor is None else adaptor.name,
     )
 
 
@@ -276,7 +260,7 @@ class _Keep:
 
     def __init__(self, directory: str | Path | None, embedder: str) -> None:
         self.directory = None if directory is None else Path(directory)
-        self.embedder = embedder
+        self.embedder, self.used = embedder, False
         if self.directory is not None:
             self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -287,6 +271,7 @@ class _Keep:
         told = json.dumps([self.embedder, kind, *texts])
         path = self.directory / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.npy"
         if path.exists():
+            self.used = True
             kept: Matrix = np.load(path, allow_pickle=False)
             return kept
         made = make()

@@ -136,6 +136,7 @@ class Info:
     format: int
     engine: Mapping[str, Any]
     indexes: Mapping[str, str] = field(default_factory=dict)
+    adaptor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

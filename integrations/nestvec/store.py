@@ -13,12 +13,14 @@ from collections.abc import (
 from dataclasses import fields
 from functools import wraps
 from importlib import import_module
+from os import PathLike
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from .adaptors.base import Adaptor
 from .backends.base import Backend
 from .collection import Collection, EmbedderCall, Width, open_collection
 from .embedders import Embedder
-from .errors import ConfigError, MissingExtra
+from .errors import AdaptorError, ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
@@ -55,6 +57,7 @@ def connect(
     collection: str = "docs",
     dims: str | Iterable[int | str] | None = None,
     embedder: Any = None,
+    adaptor: Any = None,
     dim: int | None = None,
     batch_size: int = 512,
     **options: Any,
@@ -70,13 +73,19 @@ def connect(
     `"openai:MODEL[@BASE_URL]"`), an Embedder, a LangChain Embeddings, a LlamaIndex BaseEmbedding,
     or a function of a list of texts; None takes the one that the collection records. Without one,
     `dim` gives the width of the vectors that records bring.
-    `batch_size` is how many records an ingest holds at once. Other options are the engine's.
+    `adaptor` is an Adaptor, or the file of one: it adapts documents and queries alike, and from
+    then on the collection is opened with no other one and never without. `batch_size` is how many
+    records an ingest holds at once. Other options are the engine's.
 
-    Raises ConfigError, NestingError, CollectionMissing, CollectionMismatch, CollectionDamaged,
-    EmbedderError, or BackendError.
+    Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch,
+    CollectionDamaged, EmbedderError, or BackendError.
     """
+    adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
+    flow = open_collection(
+        backend, dims, embedder,
+        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
+    )  # fmt: skip
     try:
         return Store(run(flow, lambda request: _opening(backend, request)))
     except BaseException:
@@ -90,13 +99,18 @@ async def aconnect(
     collection: str = "docs",
     dims: str | Iterable[int | str] | None = None,
     embedder: Any = None,
+    adaptor: Any = None,
     dim: int | None = None,
     batch_size: int = 512,
     **options: Any,
 ) -> AsyncStore:
     """Open a collection for asyncio; everything is as in `connect`."""
+    adapting = _adaptor(adaptor)
     backend = _backend(url, collection, options)
-    flow = open_collection(backend, dims, embedder, dim, checked_size(batch_size))
+    flow = open_collection(
+        backend, dims, embedder,
+        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
+    )  # fmt: skip
     try:
         return AsyncStore(await arun(flow, lambda request: _aopening(backend, request)))
     except BaseException:
@@ -144,6 +158,17 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     return await to_thread(function, *args)
 
 
+def _adaptor(given: Any) -> Adaptor | None:
+    """Return an adaptor that is given, or the one in a file. Raises AdaptorError."""
+    if given is None or isinstance(given, Adaptor):
+        return given
+    if isinstance(given, (str, PathLike)):
+        from .adaptors.files import load
+
+        return load(given)
+    raise AdaptorError(f"adaptor is an Adaptor or the path of a file, got {type(given)}")
+
+
 def _blocking(
     flow: Callable[Concatenate[Collection, P], Flow[T]],
 ) -> Callable[Concatenate[Store, P], T]:
@@ -178,6 +203,11 @@ class _Opened:
     def embedder(self) -> Embedder | None:
         """What makes the vectors of texts; None where the store was opened without one."""
         return self._collection.embedder
+
+    @property
+    def adaptor(self) -> Adaptor | None:
+        """What documents and queries are adapted by; None where the collection has none."""
+        return self._collection.adaptor
 
     @property
     def nesting(self) -> Nesting:

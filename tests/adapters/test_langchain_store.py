@@ -14,6 +14,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 import nestvec
 from nestvec import CollectionMissing, ConfigError, F, FilterError, FunnelError, RecordError
+from nestvec.embedders.profiles import UntrainedPrefix
 from nestvec.langchain import MatryoshkaEmbeddings, NestedVectorStore
 
 from .conftest import Opening
@@ -397,12 +398,47 @@ async def test_as_retriever(both: Both) -> None:
 
 def test_the_embeddings_are_the_ones_that_were_given(url: str) -> None:
     given = WordEmbeddings()
-    for embedder, kind in ((given, WordEmbeddings), ("static", MatryoshkaEmbeddings)):
-        with nestvec.connect(url, collection=kind.__name__, dims=(2,), embedder=embedder) as store:
+    for embedder, prefix, kind in (
+        (given, 2, WordEmbeddings), ("static", 64, MatryoshkaEmbeddings),
+    ):  # fmt: skip
+        settings: dict[str, Any] = {
+            "collection": kind.__name__,
+            "dims": (prefix,),
+            "embedder": embedder,
+        }
+        with nestvec.connect(url, **settings) as store:
             assert isinstance(NestedVectorStore(store).embeddings, kind)
             store.drop()
     with nestvec.connect("memory:", dims=(2,), embedder=given) as store:
         assert NestedVectorStore(store).embeddings is given
+
+
+class Named(WordEmbeddings):
+    """Embeddings of a model that is known by its name."""
+
+    def __init__(self, model: str, size: int) -> None:
+        super().__init__(size)
+        self.model = model
+
+
+def test_a_known_model_is_recorded_and_its_profile_used() -> None:
+    small = Named("text-embedding-3-small", 1536)
+    with nestvec.connect("memory:", dims=(512,), embedder=small) as store:
+        assert store.info().embedder == "Named:text-embedding-3-small"
+    with pytest.warns(UntrainedPrefix, match="trained for prefixes of 512 numbers, not of 100"):
+        nestvec.connect("memory:", dims=(100,), embedder=small).close()
+    nomic = Named("nomic-ai/nomic-embed-text-v1.5", 768)
+    for embeddings in (MatryoshkaEmbeddings(nomic), MatryoshkaEmbeddings(nomic, dim=64)):
+        made = np.array(nomic.embed_query("cat"))
+        normed = (made - made.mean())[: embeddings.dim]  # its layer_norm comes before the prefix
+        assert embeddings.embed_query("cat") == pytest.approx(
+            normed / np.linalg.norm(normed), abs=1e-5
+        )
+
+
+def test_a_url_is_no_store() -> None:
+    with pytest.raises(ConfigError, match=r"got <class 'str'>; nestvec\.connect opens one"):
+        NestedVectorStore("edge:./papers")  # type: ignore[arg-type]
 
 
 def test_an_embedding_at_one_width_is_an_embedder(url: str) -> None:

@@ -92,7 +92,8 @@ def test_an_index_changes_nothing_of_it(stocked: Stocked) -> None:
         assert there["a"] == there['"x.y"'] == "number"
         with pytest.raises(ConfigError, match="key 'a' is indexed already, as 'number'"):
             store.index_metadata("a", "str")
-    check(stocked, 1000)
+    # Where an index is only kept in mind there is little to see.
+    check(stocked, 50 if stocked.name in ("memory", "qdrant+local") else 1000)
     for store in stocked.stores.values():
         served = store.explain(ROWS[0], where=F("a") > 1).filter
         assert served is not None
@@ -159,7 +160,7 @@ def test_a_filter_of_any_depth_that_can_be_built_can_be_asked(stocked: Stocked) 
 def test_explain_warns_of_a_long_scan(stocked: Stocked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nestvec.advice.MANY", 10)
     cases = [
-        (F("x y") == 3, "try store.index_metadata('x y', 'int')"),
+        (F("x y") <= 3, "try store.index_metadata('x y', 'int')"),
         ((F("x y") > 1.5) & ~(F("e") == 1), "try store.index_metadata('x y', 'float')"),
         (F("x y").matches("foo"), "no index can serve it here"),
     ]

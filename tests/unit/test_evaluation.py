@@ -159,6 +159,8 @@ def test_a_cache_keeps_vectors_and_mixes_nothing_up(tmp_path: Path) -> None:
     assert len(first.asked) == 5
     kept = evaluate(again, DATA, dims=(2, "full"), cache=tmp_path / "new" / "cache")
     assert again.asked == []
+    assert whole.seconds is not None
+    assert kept.seconds is None
     assert kept.rows == whole.rows
     assert evaluate(other, DATA, dims=(2,), cache=tmp_path / "new" / "cache").rows != whole.rows
     assert len(other.asked) == 5
@@ -306,6 +308,10 @@ def test_the_figures_of_the_documentation_are_those_of_evaluations_that_were_kep
     }
     assert shown
     assert shown == kept
+    minilm = json.loads(
+        (ROOT / "docs" / "evaluations" / "scifact-all-MiniLM-L6-v2.json").read_text()
+    )
+    assert minilm["rows"][0]["metrics"]["ndcg@10"] == pytest.approx(0.645, abs=0.002)
 
 
 @pytest.mark.skipif(not SCIFACT.is_dir(), reason="needs ../shared/data/scifact")

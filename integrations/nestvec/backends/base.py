@@ -33,11 +33,17 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a collection records of itself: its nesting and the name of its embedding model."""
+    """What a collection records of itself: its nesting, and what made its vectors.
+
+    `adaptor` is the name of the adaptor. `derived` says whether prefixes are the first numbers of
+    what is stored as full, or vectors of their own that an adaptor made.
+    """
 
     nesting: Nesting
     embedder: str | None = None
     format: int = FORMAT
+    adaptor: str | None = None
+    derived: bool = True
 
     def to_json(self) -> str:
         """Return the head as JSON."""
@@ -46,6 +52,8 @@ class Head:
             "dim": self.nesting.dim,
             "dims": self.nesting.dims,
             "embedder": self.embedder,
+            "adaptor": self.adaptor,
+            "derived": self.derived,
         }
         return json.dumps(head, indent=2)
 
@@ -61,7 +69,9 @@ class Head:
                 raise CollectionDamaged(
                     f"{where} has format {version}, this nestvec reads up to {FORMAT}; upgrade it"
                 )
-            return cls(Nesting.of(dims, dim), embedder, version)
+            # Before there were adaptors, every prefix was derived.
+            adaptor, derived = head.get("adaptor"), bool(head.get("derived", True))
+            return cls(Nesting.of(dims, dim), embedder, version, adaptor, derived)
         except (ValueError, TypeError, KeyError, NestingError) as error:
             raise CollectionDamaged(
                 f"{where} is not what nestvec wrote there ({type(error).__name__}); "

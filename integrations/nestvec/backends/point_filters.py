@@ -369,7 +369,7 @@ def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect
     """Return a range, and where floats are too coarse for it a narrower and a wider one.
 
     The engine compares as 64-bit floats, so integers from 2**53 on need room, and so do the
-    documents whose floats it may have changed in the last bit. Only those within two steps of
+    documents whose floats it may have changed in the last bits. Only those within some steps of
     the value are left to the predicate.
     """
     index = dialect.indexes.get(key)
@@ -377,10 +377,11 @@ def _numbers(key: str, where: Eq | Lt | Le | Gt | Ge | Between, dialect: Dialect
         return _among(key)  # such an index would answer, as if it held numbers
     ends = _ends(where)
     inner: Condition = {"key": key, "range": {name: float(v) for name, v in ends.items()}}
+    steps = _DRIFT if dialect.drift or dialect.parsed else 2
     far: dict[str, float] = {}
     wide: dict[str, float] = {}
     for name, value in ends.items():
-        below, above = _steps(float(value), -math.inf), _steps(float(value), math.inf)
+        below, above = (_moved(float(value), to, steps) for to in (-math.inf, math.inf))
         lower = name in ("gt", "gte")
         far["gt" if lower else "lt"] = above if lower else below
         wide["gte" if lower else "lte"] = below if lower else above
@@ -405,9 +406,15 @@ def misparsed(value: float) -> bool:
     return int(whole + fraction) > 2**53 or abs(power) > 22
 
 
-def _steps(value: float, towards: float) -> float:
-    moved = math.nextafter(math.nextafter(value, towards), towards)
-    return max(-sys.float_info.max, min(sys.float_info.max, moved))  # infinity is no JSON
+#: Floats between a number and what an engine may make of it. It is up to two off each time that it
+#: parses one: as it is sent, and as it is read again; and so is the end of a range.
+_DRIFT = 16
+
+
+def _moved(value: float, towards: float, steps: int) -> float:
+    for _ in range(steps):
+        value = math.nextafter(value, towards)
+    return max(-sys.float_info.max, min(sys.float_info.max, value))  # infinity is no JSON
 
 
 def _around(inner: Condition, sure: Condition, possible: Condition) -> Bounds:

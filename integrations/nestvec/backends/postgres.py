@@ -138,7 +138,9 @@ class PostgresBackend(Backend):
                 "one and run ALTER EXTENSION vector UPDATE"
             )
         self._iterative = numbers >= (0, 8)
-        self._held = Table(self._schema, self.collection, head.nesting, pgvector)
+        self._held = Table(
+            self._schema, self.collection, head.nesting, pgvector, derived=head.derived
+        )
 
     def create(self, head: Head) -> Flow[None]:
         pgvector, schema, heads = yield from self._look()
@@ -186,7 +188,7 @@ class PostgresBackend(Backend):
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        rows = list(binary_rows(batch, table.nesting.full))
+        rows = list(binary_rows(batch, table.written()))
         if self._straight:
             try:
                 yield table.copy(rows)

@@ -247,8 +247,9 @@ class Driver:
         with self._opened().connection() as connection:
             try:
                 yield connection
-            except psycopg.errors.InvalidSqlStatementName:
-                connection.close()  # what else it takes for prepared may not be, either
+            except BaseException as error:
+                if _spoils(error):
+                    connection.close()
                 raise
 
     @asynccontextmanager
@@ -261,8 +262,9 @@ class Driver:
                 raise CancelledError  # wait_for, on which the pool waits, loses some before 3.12
             async with connection:
                 yield connection
-        except psycopg.errors.InvalidSqlStatementName:
-            await connection.close()
+        except BaseException as error:
+            if _spoils(error):
+                await connection.close()
             raise
         finally:
             # A task that is cancelled while it gives its connection back would keep it for good.
@@ -306,6 +308,15 @@ def _lost(error: psycopg.Error) -> bool:
     return isinstance(error, psycopg.OperationalError) and (
         state is None or state.startswith(("08", "57P"))
     )
+
+
+def _spoils(error: BaseException) -> bool:
+    """Return whether a connection must not go on: one that was interrupted may be anywhere.
+
+    And one that lacks a statement which it takes for prepared may lack others.
+    """
+    lacking = isinstance(error, psycopg.errors.InvalidSqlStatementName)
+    return lacking or not isinstance(error, psycopg.Error)
 
 
 def _worth_repeating(request: Any, error: psycopg.Error, failures: int) -> bool:

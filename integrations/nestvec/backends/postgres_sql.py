@@ -14,7 +14,7 @@ from typing import Any
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from .postgres_driver import SQL, Composable, Composed, Copy, Identifier, Literal, Statement
-from .postgres_wire import Row, arrays, copied, escape, query_bytes
+from .postgres_wire import VARBIT, Row, arrays, copied, escape, query_bytes
 
 __all__ = ["HEADS", "Heads", "Pgvector", "Table", "name"]
 
@@ -100,12 +100,16 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The statements about the table of one collection."""
+    """The statements about the table of one collection.
+
+    Where prefixes are not `derived` from full they are plain columns that are written with it.
+    """
 
     schema: str
     collection: str
     nesting: Nesting
     pgvector: Pgvector
+    derived: bool = True
 
     @property
     def table(self) -> Identifier:
@@ -128,6 +132,12 @@ class Table:
             self._of_pgvector("subvector"), source, Literal(field.length)
         )
 
+    def _column(self, field: Field) -> Composed:
+        """Return the column of a prefix, as the database derives it or as it is written."""
+        if not self.derived:
+            return SQL("{} {} NOT NULL").format(name(field.name), self._type(field))
+        return self._generated(field)
+
     def _generated(self, field: Field) -> Composed:
         """Return the column that the database derives from full: in float32, then as it is kept."""
         wide = SQL('"full"::{}').format(self._type(Field(self.nesting.dim)))
@@ -139,7 +149,7 @@ class Table:
 
     def _value(self, field: Field) -> Composable:
         """Return what a field is compared by: its column, or signs taken from full."""
-        if field.precision != "binary":
+        if self._is_column(field):
             return name(field.name)
         signs = self._of_pgvector("binary_quantize")
         prefix = self._prefix(field, SQL('"full"'))
@@ -162,8 +172,16 @@ class Table:
     # Making
 
     def columns(self) -> list[Field]:
-        """Return the fields that are columns, fewest bytes first; signs are not stored."""
-        return [field for field in self.nesting.fields if field.precision != "binary"]
+        """Return the fields that are columns, fewest bytes first."""
+        return [field for field in self.nesting.fields if self._is_column(field)]
+
+    def _is_column(self, field: Field) -> bool:
+        """Return whether a field is stored; signs of what is stored as full are not."""
+        return field.precision != "binary" or not (self.derived or field.full)
+
+    def written(self) -> list[Field]:
+        """Return the fields that a row is written with: full, and prefixes that are not derived."""
+        return [self.nesting.full, *([] if self.derived else self.columns()[:-1])]
 
     def make(self) -> list[Statement]:
         """Return the statements that make the table."""
@@ -175,7 +193,7 @@ class Table:
             " metadata jsonb NOT NULL DEFAULT {}, {} {} NOT NULL{}) WITH (toast_tuple_target = {})"
         ).format(
             self.table, Literal(""), Literal("{}"), name(full.name), self._type(full),
-            SQL("").join(SQL(", {}").format(self._generated(field)) for field in prefixes),
+            SQL("").join(SQL(", {}").format(self._column(field)) for field in prefixes),
             Literal(target),
         )  # fmt: skip
         return [Statement(sql), *(self._storage(f, inline=f in inline) for f in self.columns())]
@@ -262,7 +280,8 @@ class Table:
 
     def copy(self, rows: Iterable[Row]) -> Copy:
         """Copy rows whose ids are all new."""
-        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, self._NAMES)
+        names = self._written_names()
+        sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, names)
         return Copy(sql, copied(rows))
 
     def upsert(self, rows: Iterable[Row]) -> list[Statement]:
@@ -272,21 +291,41 @@ class Table:
         circle. A document that is already there just so is left alone: no dead row, no work for
         the index. JSON is compared as text, because 1 and 1.0 are equal as jsonb.
         """
-        # By COPY into a temporary table it takes 1.7 times as long: benchmarks/postgres.py.
-        kind = _TYPES[self.nesting.full.precision]
+        # COPY into a temporary table takes 1.3 to 1.7 times as long: benchmarks/postgres.py.
+        types = [self._array_type(field) for field in self.written()]
         sql = SQL(
             "INSERT INTO {table} AS kept ({names}) SELECT * FROM"
-            " unnest(%b::text[], %b::text[], %b::jsonb[], %b::{kind}[]) AS given ({names})"
+            " unnest(%b::text[], %b::text[], %b::jsonb[], {given}) AS given ({names})"
             " ON CONFLICT (id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata,"
-            ' "full" = excluded."full"'
+            " {vectors}"
             " WHERE (kept.text, kept.metadata::text) <> (excluded.text, excluded.metadata::text)"
-            ' OR kept."full" OPERATOR({vectors}.<>) excluded."full"'
+            " OR {changed}"
         ).format(
-            table=self.table, names=self._NAMES, kind=self._of_pgvector(kind),
-            vectors=name(self.pgvector.schema),
+            table=self.table, names=self._written_names(),
+            given=SQL(", ").join(SQL("%b::{}[]").format(kind) for kind, _ in types),
+            vectors=SQL(", ").join(
+                SQL("{0} = excluded.{0}").format(name(field.name)) for field in self.written()
+            ),
+            changed=SQL(" OR ").join(self._changed(field) for field in self.written()),
         )  # fmt: skip
-        parts = arrays(sorted(rows), self.pgvector.oids[kind])
+        parts = arrays(sorted(rows), [oid for _, oid in types])
         return [Statement(sql, columns) for columns in parts]
+
+    def _array_type(self, field: Field) -> tuple[Composable, int]:
+        """Return the type in whose arrays a field's vectors are sent, and its oid."""
+        if field.precision == "binary":
+            return SQL("varbit"), VARBIT
+        kind = _TYPES[field.precision]
+        return self._of_pgvector(kind), self.pgvector.oids[kind]
+
+    def _changed(self, field: Field) -> Composed:
+        """Return whether an upsert brings another vector than the row has."""
+        schema = "pg_catalog" if field.precision == "binary" else self.pgvector.schema
+        return SQL("kept.{0} OPERATOR({1}.<>) excluded.{0}").format(name(field.name), name(schema))
+
+    def _written_names(self) -> Composed:
+        columns = [name(field.name) for field in self.written()]
+        return SQL(", ").join([SQL("id, text, metadata"), *columns])
 
     def delete(self, condition: Statement) -> Statement:
         sql = SQL("DELETE FROM {} WHERE {}").format(self.table, condition.sql)
@@ -358,7 +397,7 @@ class Table:
         stages: list[Statement] = []
         source = self.table
         for i, (field, limit) in enumerate(plan.stages):
-            later = [f for f, _ in plan.stages[i + 1 :] if f.precision != "binary"]
+            later = [f for f, _ in plan.stages[i + 1 :] if self._is_column(f)]
             distance = self._distance(field, queries[field.name])
             sql = SQL(
                 "{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})"

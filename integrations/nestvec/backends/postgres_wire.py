@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..nesting import Field, Matrix
 from ..records import Batch
 
 __all__ = [
-    "Raw", "arrays", "binary_rows", "copied", "dumps", "escape", "loads", "query_bytes",
+    "VARBIT", "Raw", "arrays", "binary_rows", "copied", "dumps", "escape", "loads", "query_bytes",
     "read_vector", "unescape",
 ]  # fmt: skip
 
@@ -99,10 +100,20 @@ def _signed(match: re.Match[str]) -> str:
 
 def query_bytes(vector: Matrix, field: Field) -> Raw:
     """Return a query vector in the binary form of the type in which the field is compared."""
+    return Raw(_head(field) + _numbers(vector, field).tobytes())
+
+
+def _head(field: Field) -> bytes:
+    """Return what comes before a vector's numbers, or before its bits."""
     if field.precision == "binary":
-        return Raw(struct.pack(">i", len(vector)) + np.packbits(vector > 0).tobytes())
-    kind = ">f2" if field.precision == "float16" else ">f4"
-    return Raw(_vector_head(len(vector)) + vector.astype(kind).tobytes())
+        return struct.pack(">i", field.length)
+    return struct.pack(">HH", field.length, 0)
+
+
+def _numbers(rows: Matrix, field: Field) -> npt.NDArray[Any]:
+    if field.precision == "binary":
+        return np.packbits(rows > 0, axis=-1)
+    return rows.astype(">f2" if field.precision == "float16" else ">f4")
 
 
 def read_vector(sent: bytes) -> Matrix:
@@ -110,23 +121,26 @@ def read_vector(sent: bytes) -> Matrix:
     return np.frombuffer(sent, ">f4", offset=4).astype(np.float32)
 
 
-Row = tuple[bytes, bytes, bytes, bytes]
+Row = tuple[bytes, ...]
 
-#: The types of id, text and metadata, as every Postgres numbers them.
-_TEXT, _JSONB = 25, 3802
+#: The types of id, text, metadata and bits, as every Postgres numbers them.
+_TEXT, _JSONB, VARBIT = 25, 3802, 1562
 
 #: Bytes from which on rows go into arrays of their own: what a server sorts without a file.
 _PART = 4_000_000
 
 
-def binary_rows(batch: Batch, full: Field) -> Iterator[Row]:
-    """Yield id, text, metadata and full vector of each record, in their binary forms."""
-    head = _vector_head(full.length)
-    vectors = batch.vectors[full.name].astype(">f2" if full.precision == "float16" else ">f4")
-    for id, text, metadata, row in zip(
-        batch.ids, batch.texts, batch.metadatas, vectors, strict=True
+def binary_rows(batch: Batch, fields: Sequence[Field]) -> Iterator[Row]:
+    """Yield id, text, metadata and these fields of each record, in their binary forms."""
+    heads = [_head(field) for field in fields]
+    columns = [_numbers(batch.vectors[field.name], field) for field in fields]
+    for id, text, metadata, *vectors in zip(
+        batch.ids, batch.texts, batch.metadatas, *columns, strict=True
     ):
-        yield escape(id).encode(), escape(text).encode(), _jsonb(metadata), head + row.tobytes()
+        yield (
+            escape(id).encode(), escape(text).encode(), _jsonb(metadata),
+            *(head + row.tobytes() for head, row in zip(heads, vectors, strict=True)),
+        )  # fmt: skip
 
 
 #: Signature, flags and length of the header's extension, as COPY's binary form begins.
@@ -136,25 +150,26 @@ _COPY_END = b"\xff\xff"
 
 def copied(rows: Iterable[Row]) -> bytes:
     """Return rows as binary COPY."""
-    return b"".join([_COPY_HEAD, *(b"\x00\x04" + _joined(row) for row in rows), _COPY_END])
+    counted = (struct.pack(">h", len(row)) + _joined(row) for row in rows)
+    return b"".join([_COPY_HEAD, *counted, _COPY_END])
 
 
-def arrays(rows: Iterable[Row], vector: int) -> Iterator[tuple[Raw, ...]]:
-    """Yield rows as an array a column, some of them at a time; `vector` is the oid of its type."""
+def arrays(rows: Iterable[Row], vectors: Sequence[int]) -> Iterator[tuple[Raw, ...]]:
+    """Yield rows as an array a column, some of them at a time; `vectors` are oids of types."""
     part: list[Row] = []
     size = 0
     for row in rows:
         part.append(row)
         size += sum(map(len, row))
         if size >= _PART:
-            yield _columns(part, vector)
+            yield _columns(part, vectors)
             part, size = [], 0
     if part:
-        yield _columns(part, vector)
+        yield _columns(part, vectors)
 
 
-def _columns(rows: Sequence[Row], vector: int) -> tuple[Raw, ...]:
-    types = (_TEXT, _TEXT, _JSONB, vector)
+def _columns(rows: Sequence[Row], vectors: Sequence[int]) -> tuple[Raw, ...]:
+    types = (_TEXT, _TEXT, _JSONB, *vectors)
     # One dimension, no NULL, the type, how many, counted from 1.
     return tuple(
         Raw(struct.pack(">iiIii", 1, 0, type, len(rows), 1) + _joined(column))
@@ -169,7 +184,3 @@ def _joined(values: Iterable[bytes]) -> bytes:
 
 def _jsonb(metadata: Mapping[str, Any]) -> bytes:
     return b"\x01" + dumps(metadata).encode()  # the version of jsonb's binary form
-
-
-def _vector_head(length: int) -> bytes:
-    return struct.pack(">HH", length, 0)

@@ -248,8 +248,9 @@ class _Local:
                 cls.opened[path].users += 1
                 return cls.opened[path]
             try:
+                _try_lock(path / ".lock")
                 made = cls(path, settings)
-            except RuntimeError as error:
+            except (BlockingIOError, RuntimeError) as error:
                 raise Unavailable(
                     f"{url} is open in another process, and local mode allows one at a time; "
                     "close the other one, or use a Qdrant server"
@@ -279,6 +280,23 @@ class _Local:
 
 
 atexit.register(_Local.close_all)
+
+
+def _try_lock(path: Path) -> None:
+    """Raise BlockingIOError where another process has the lock of a directory.
+
+    The client finds out by itself, but only after it has read every collection, and it leaves
+    what it has opened till then open.
+    """
+    if not path.exists():
+        return
+    import portalocker  # its import fails where nothing can be written
+
+    with path.open("r+") as file:
+        try:
+            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        except portalocker.LockException as error:
+            raise BlockingIOError(str(path)) from error
 
 
 def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:

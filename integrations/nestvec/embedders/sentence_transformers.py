@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
@@ -17,7 +18,7 @@ from ..nesting import Matrix
 from .layers import keep_layers
 from .profiles import Profile, declared, find
 
-__all__ = ["SentenceTransformerEmbedder"]
+__all__ = ["SentenceTransformerEmbedder", "package"]
 
 #: Under which names models keep their prompts, the usual one first.
 _QUERY = ("query", "retrieval.query", "search_query")
@@ -128,6 +129,10 @@ class SentenceTransformerEmbedder:
         """Whether the model reads images too."""
         modalities = getattr(self._load(), "modalities", ["text"])
         return "image" in modalities
+
+    def loaded(self) -> Any:
+        """Return the sentence-transformers model itself."""
+        return self._load()
 
     def close(self) -> None:
         """End the processes of several devices; the embedder can go on being used."""
@@ -280,6 +285,22 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
             return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
+
+
+def package(part: str = "") -> Any:
+    """Return sentence_transformers, its part "losses" or "modules", or transformers.
+
+    Raises MissingExtra.
+    """
+    _need_package()
+    import sentence_transformers
+    import transformers
+
+    if part in {"", "transformers"}:
+        return transformers if part else sentence_transformers
+    moved = f"sentence_transformers.sentence_transformer.{part}"  # since 6
+    known = find_spec("sentence_transformers.sentence_transformer") is not None
+    return import_module(moved if known else f"sentence_transformers.{part}")
 
 
 @contextmanager

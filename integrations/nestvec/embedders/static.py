@@ -11,9 +11,10 @@ from model2vec import StaticModel
 
 from ..nesting import Matrix
 
-__all__ = ["StaticEmbedder"]
+__all__ = ["MODEL", "StaticEmbedder"]
 
-_MODEL = Path(__file__).parent / "static_model"
+#: The directory of the model.
+MODEL = Path(__file__).parent / "static_model"
 
 
 class StaticEmbedder:
@@ -39,4 +40,4 @@ class StaticEmbedder:
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    return StaticModel.from_pretrained(_MODEL)
+    return StaticModel.from_pretrained(MODEL)
