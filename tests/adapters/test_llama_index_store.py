@@ -663,12 +663,10 @@ def test_what_indexes_ask_of_it() -> None:
 
 def test_the_embed_model_is_the_one_that_was_given() -> None:
     words, static = WordEmbedding(), MatryoshkaEmbedding("static", dim=64)
-    for given in (words, static):
-        vector_store = NestedVectorStore.from_params(
-            "memory:", dims=(2,) if given is words else (32,), embedder=given
-        )
+    for given, prefix in ((words, 2), (static, 32)):
+        vector_store = NestedVectorStore.from_params("memory:", dims=(prefix,), embedder=given)
         assert vector_store.embed_model is given
-    vector_store = NestedVectorStore.from_params("memory:", dims=(32,), embedder="static")
+    vector_store = NestedVectorStore.from_params("memory:", dims=(64,), embedder="static")
     assert isinstance(vector_store.embed_model, MatryoshkaEmbedding)
     assert vector_store.embed_model.name == "static"
 
