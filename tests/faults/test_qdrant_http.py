@@ -263,7 +263,8 @@ def test_a_batch_ends_before_its_error_is_raised(
         else:
             with pytest.raises(ZeroDivisionError):
                 store.add_records(records(ROWS))
-        assert len(server.lines(UPSERT)) == len(made) == 3
+        # Parts that were not begun may be left, those that were begun have ended.
+        assert len(server.lines(UPSERT)) == len(made) <= 3
 
 
 # Secrets

@@ -140,6 +140,8 @@ def test_layers_by_dims() -> None:
 
 def test_an_adaptor_makes_the_prefixes_and_full_stays() -> None:
     class Backwards:
+        name = "Backwards"
+
         def apply(self, vectors: Any) -> Any:
             return vectors[:, ::-1]
 

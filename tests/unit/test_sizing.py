@@ -21,8 +21,11 @@ COUNT, DIM = 12_000, 256
 def filled(url: str, dims: Any, **options: Any) -> nestvec.Store:
     rows = np.random.default_rng(0).standard_normal((COUNT, DIM), dtype=np.float32)
     store = nestvec.connect(url, collection="sized", dims=dims, dim=DIM, **options)
+    # Texts that cannot be packed: the engine packs payloads, words less than a text of one word.
+    letters = np.random.default_rng(1).integers(33, 127, (COUNT, 200), dtype=np.uint8)
     store.add_records(
-        Record(f"id{i:06}", "text " * 40, {"n": i}, row) for i, row in enumerate(rows)
+        Record(f"id{i:06}", text.tobytes().decode(), {"n": i}, row)
+        for i, (text, row) in enumerate(zip(letters, rows, strict=True))
     )
     return store
 

@@ -48,6 +48,7 @@ from .point_filters import (
     lacks_hits,
 )
 from .points import (
+    Vector,
     as_stored,
     check_in_place,
     coded,
@@ -115,6 +116,7 @@ class QdrantBackend(Backend):
         self._local = url.startswith("qdrant+local:")
         self.indexes_metadata = not self._local
         self._layout: Layout = Layout(f"{collection!r} in {url}")
+        self._vectors: Sequence[Vector] = ()  # as they are written
         self._datatypes: dict[str, str] = {}
         self._head: Head | None = None
         self._drift = False
@@ -165,7 +167,8 @@ class QdrantBackend(Backend):
         self._head = head
 
     def _write_as(self, nesting: Nesting) -> None:
-        self._datatypes = {vector.name: vector.datatype for vector in vectors(nesting)}
+        self._vectors = vectors(nesting)
+        self._datatypes = {vector.name: vector.datatype for vector in self._vectors}
 
     def _foreign(self, config: models.CollectionConfig) -> Head:
         options, where = self._options, self._layout.where
@@ -381,12 +384,12 @@ class QdrantBackend(Backend):
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
         # Made only now, so that memory holds the lists of the parts under way and of no others.
         while True:
-            kept = self._datatypes
+            kept = self._vectors
             made = wire.points(batch, payloads, part, kept)
             try:
                 yield from self._ask("upsert", points=made, **self._writes)
             except BackendError:
-                if self._datatypes is kept:
+                if self._vectors is kept:
                     raise
                 continue  # a field was dropped in this moment, and took the batch with it
             return

@@ -6,7 +6,7 @@ looking at each again costs more than everything else about a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,17 @@ from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
 from .point_filters import Condition
-from .points import Vector, beam, coded, in_field, nested, oversampled, point_id, vectors
+from .points import (
+    Vector,
+    beam,
+    coded,
+    in_field,
+    nested,
+    oversampled,
+    point_id,
+    rows_of,
+    vectors,
+)
 from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
@@ -218,13 +228,12 @@ def _prefetch(
 
 
 def points(
-    batch: Batch, payloads: list[dict[str, Any]], part: slice, datatypes: Mapping[str, str]
+    batch: Batch, payloads: list[dict[str, Any]], part: slice, written: Iterable[Vector]
 ) -> models.Batch:
-    """Return a part of a batch as points, column by column; `datatypes` names the vectors."""
+    """Return a part of a batch as points, column by column."""
     columns = {
-        name: _short(coded(batch.vectors[name][part], datatype))
-        for name, datatype in datatypes.items()
-        if name in batch.vectors
+        vector.name: _short(coded(rows_of(batch, vector)[part], vector.datatype))
+        for vector in written
     }
     ids = [str(point_id(id)) for id in batch.ids[part]]
     return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
