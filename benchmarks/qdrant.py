@@ -68,7 +68,7 @@ def _forget(connection: socket.socket) -> None:
 def open_store(url: str) -> nestvec.Store:
     """Return a store on a collection that nobody made: a server that forgets has none."""
     backend = QdrantBackend(url, "docs", QdrantOptions())
-    backend._datatypes = dict.fromkeys(["full", "d256", "d64"], "float32")  # noqa: SLF001
+    backend._write_as(NESTING)  # noqa: SLF001
     return nestvec.Store(Collection(backend, Head(NESTING), None, 512))
 
 

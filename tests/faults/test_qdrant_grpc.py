@@ -76,7 +76,7 @@ def collection(port: int, **options: Any) -> Collection:
     """Return an open collection; nobody made it, for only points are served."""
     settings = QdrantOptions(prefer_grpc=True, grpc_port=port, api_key=KEY, **options)
     backend = QdrantBackend("http://127.0.0.1:6333", "docs", settings)
-    backend._datatypes = dict.fromkeys(["full", "d4", "d2"], "float32")
+    backend._write_as(nestvec.Nesting.of((2, 4), 8))
     return Collection(backend, Head(nestvec.Nesting.of((2, 4), 8)), None, 512)
 
 
