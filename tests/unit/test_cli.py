@@ -466,7 +466,10 @@ def test_interrupted_is_130_and_keeps_what_was_stored(tmp_path: Path) -> None:
         wait_for(tmp_path / "c" / "docs")
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (130, b"")
+    # Python ends itself by the signal where it came in the midst of an exec(); to a shell that is
+    # 130 too.
+    assert child.returncode in (130, -signal.SIGINT)
+    assert out == b""
     assert err.strip() == b"interrupted; what was stored is kept"
     stored(f"edge:{tmp_path}/c")
 
