@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .datasets import Retrieval, Similarity, load
-from .embedders import Embedder, resolve
+from .embedders import Embedder, embed_queries, resolve
 from .errors import ConfigError, EmbedderError, MissingExtra, NestingError
 from .funnel import Funnel, Plan, check_count, plan
 from .nesting import Field, Matrix, Nesting, nest, unit_rows
@@ -307,16 +307,11 @@ def _embedded(
             for side in (0, 1)
         )
         return one, other
-    several = getattr(model, "embed_queries", None) or _one_by_one(model)
     asked, documents = data.queries, data.documents
     return (
-        vectors("query", several, list(asked.values()), list(asked)),
+        vectors("query", partial(embed_queries, model), list(asked.values()), list(asked)),
         vectors("document", model.embed_documents, list(documents.values()), list(documents)),
     )
-
-
-def _one_by_one(model: Embedder) -> Callable[[Sequence[str]], Any]:
-    return lambda texts: [model.embed_query(text) for text in texts]
 
 
 def _unit(

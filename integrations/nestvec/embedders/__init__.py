@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..errors import EmbedderError
 
-__all__ = ["SPECS", "Embedder", "recorded", "resolve"]
+__all__ = ["SPECS", "Embedder", "embed_queries", "recorded", "resolve"]
 
 
 @runtime_checkable
@@ -65,6 +65,12 @@ def resolve(given: Any) -> Embedder:
         f"embedder is a spec string ({', '.join(SPECS)}), an Embedder, a LangChain Embeddings, "
         f"a LlamaIndex BaseEmbedding or a function of a list of texts, got {type(given)}"
     )
+
+
+def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Any:
+    """Return one row for each text that is searched for, made at once where the embedder can."""
+    several = getattr(embedder, "embed_queries", None)
+    return [embedder.embed_query(text) for text in texts] if several is None else several(texts)
 
 
 def recorded(name: str | None) -> Embedder | None:
