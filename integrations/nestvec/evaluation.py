@@ -134,8 +134,9 @@ class Evaluation:
         joined: dict[str, list[tuple[float, float]]] = {}
         marks: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows:
-            label = "all layers" if row.layers is None else f"{row.layers} layers"
-            series, label = (marks, f"{label}, rescored") if row.funnel else (joined, label)
+            series, label = (marks, "rescored by full") if row.funnel else (joined, "prefix alone")
+            if row.layers is not None:
+                label = f"{label}, {row.layers} layers"
             series.setdefault(label, []).append((row.length, row.metrics[metric]))
         lines(
             path, joined, marks=marks, title=f"{self.embedder}\non {self.dataset}",

@@ -110,6 +110,8 @@ def test_prefixes_that_were_trained_are_no_warning_and_others_are(profile: Profi
     [
         ("st:nomic-ai/nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
         ("st:/models/nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
+        ("st:/cache/hub/models--nomic-ai--nomic-embed-text-v1.5/snapshots/e5cf08aa?layers=6",
+         "nomic-ai/nomic-embed-text-v1.5"),
         ("st:mixedbread-ai/mxbai-embed-2d-large-v1?layers=13",
          "mixedbread-ai/mxbai-embed-2d-large-v1"),
         ("openai:text-embedding-3-large", "text-embedding-3-large"),

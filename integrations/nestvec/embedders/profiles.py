@@ -247,6 +247,8 @@ PROFILES: tuple[Profile, ...] = (
 
 _SPEC = re.compile(r"(?:[^/\\]*?:)?(?P<model>.+?)(?:@https?://.*|\?.*|:latest)?")
 
+#: Where huggingface_hub keeps a copy of a model.
+_SNAPSHOT = re.compile(r".*[/\\]models--(?P<owner>.+?)--(?P<name>.+?)[/\\]snapshots[/\\].+")
 
 #: By lower-case name at a hub or an API; and by the last part of a hub's name, as directories have.
 _BY_NAME = {
@@ -271,7 +273,9 @@ def find(name: str) -> Profile | None:
 
 def _model(name: str) -> str:
     match = _SPEC.fullmatch(name)
-    return match["model"] if match else name
+    model = match["model"] if match else name
+    kept = _SNAPSHOT.fullmatch(model)
+    return f"{kept['owner']}/{kept['name']}" if kept else model
 
 
 def profile_of(embedder: Any) -> Profile | None:
