@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .datasets import Retrieval, load
-from .embedders.sentence_transformers import SentenceTransformerEmbedder, package
+from .embedders.sentence_transformers import SentenceTransformerEmbedder, no_bar, package
 from .embedders.static import MODEL
 from .errors import ConfigError, EmbedderError, MissingExtra
 from .evaluation import Evaluation, evaluate
@@ -125,7 +125,8 @@ def train(
     making = place.with_name(f".{place.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     learner.prompts = {**learner.prompts, **dict(zip(_SIDES, base.prompts, strict=True))}
-    learner.save_pretrained(str(making), create_model_card=False)
+    with no_bar():
+        learner.save_pretrained(str(making), create_model_card=False)
     # As it will be loaded: its name, and what was known by that, are not those of the base.
     after = _measured(SentenceTransformerEmbedder(making, dtype="float32"), held, recipe)
     after = replace(after, embedder=f"st:{place}")
@@ -231,6 +232,7 @@ def _fit(
         disable_tqdm=True,
     )
     learner.model_card_data.generate_widget_examples = False
+    learner.model_card_data.widget = [{"text": "-"}]  # else examples are looked for, with a bar
     lengths = sorted({*recipe.dims, learner.get_embedding_dimension()}, reverse=True)
     inner = losses.MultipleNegativesRankingLoss(learner)
     columns = [list(column) for column in zip(*pairs, strict=True)]
@@ -243,7 +245,8 @@ def _fit(
     )
     trainer.remove_callback(callbacks.PrinterCallback)
     learner.train()
-    trainer.train(resume_from_checkpoint=_last(checkpoints))
+    with no_bar():
+        trainer.train(resume_from_checkpoint=_last(checkpoints))
 
 
 def _last(checkpoints: Path) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..nesting import Matrix
 from .layers import keep_layers
 from .profiles import Profile, declared, find
 
-__all__ = ["SentenceTransformerEmbedder", "package"]
+__all__ = ["SentenceTransformerEmbedder", "no_bar", "package"]
 
 #: Under which names models keep their prompts, the usual one first.
 _QUERY = ("query", "retrieval.query", "search_query")
@@ -300,7 +300,7 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        with _no_bar():
+        with nullcontext() if sys.stderr.isatty() else no_bar():  # they tell nobody else anything
             return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
@@ -323,11 +323,11 @@ def package(part: str = "") -> Any:
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Show no bar for reading weights, which are there in a second, where nobody would see it."""
+def no_bar() -> Iterator[None]:
+    """Show none of transformers' bars for reading and writing weights."""
     from transformers.utils import logging
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+    if not logging.is_progress_bar_enabled():
         yield
         return
     logging.disable_progress_bar()
