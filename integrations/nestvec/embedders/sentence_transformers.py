@@ -300,7 +300,7 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        with nullcontext() if sys.stderr.isatty() else no_bar():  # they tell nobody else anything
+        with nullcontext() if sys.stderr.isatty() else no_bar():  # a bar is for who can see it
             return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
