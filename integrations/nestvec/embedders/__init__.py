@@ -2,8 +2,8 @@
 
 An embedder is anything with `name`, `dim`, `embed_documents` and `embed_query`. Where it also has
 `aembed_documents` and `aembed_query`, the async store awaits those; else it uses a thread. Where it
-has `embed_images`, images can be stored and searched for beside texts; where it has `embed_queries`,
-evaluations embed several at once.
+has `embed_images`, images can be stored and searched for beside texts. Where it has
+`embed_queries`, evaluations embed several at once.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _QWEN = (
 
 
 class UntrainedPrefix(UserWarning):
-    """A prefix that its model was not trained for is asked for."""
+    """A prefix, or a number of layers, that its model was not trained for is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +303,20 @@ def declared(
     return Profile(name, dim, source or name, trained=trained)
 
 
-def advice(profile: Profile | None, dim: int, fields: Sequence[Field]) -> str | None:
-    """Return what to say of fields over vectors of `dim` that the model was not trained for."""
+def advice(
+    profile: Profile | None, dim: int, fields: Sequence[Field], layers: int | None = None
+) -> str | None:
+    """Return what to say of fields over vectors of `dim` that the model was not trained for.
+
+    `layers` is how many of its encoder are kept, None for all of them.
+    """
     if profile is None:
         return None
+    said = [_of_prefixes(profile, dim, fields), _of_layers(profile, layers)]
+    return "; ".join(filter(None, said)) or None
+
+
+def _of_prefixes(profile: Profile, dim: int, fields: Sequence[Field]) -> str | None:
     lengths = sorted({f.length for f in fields if f.length < dim})
     wrong = [length for length in lengths if not profile.is_trained(length)]
     if not wrong:
@@ -326,6 +336,18 @@ def advice(profile: Profile | None, dim: int, fields: Sequence[Field]) -> str | 
     return (
         f"{profile.model} was trained for prefixes of {known}, not of {asked}: take one of those, "
         "or fit an adaptor on your own texts (nestvec adapt)"
+    )
+
+
+def _of_layers(profile: Profile, layers: int | None) -> str | None:
+    if profile.layers is None or not isinstance(layers, int):
+        return None
+    first, last = profile.layers
+    if first <= layers <= last:
+        return None
+    return (
+        f"{profile.model} was trained to stop after {first} to {last} layers, not after {layers}: "
+        "nestvec evaluate --layers shows what that loses"
     )
 
 
