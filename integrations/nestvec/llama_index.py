@@ -253,6 +253,8 @@ def _packed_object(obj: Any) -> dict[str, Any]:
 
 def _order(value: Any) -> Any:
     """Return the keys of metadata in their order, which makes the hash; engines may lose it."""
+    if isinstance(value, (str, int, float)):  # most of metadata, so asked first
+        return 0
     if isinstance(value, Mapping):
         return {key: _order(item) for key, item in value.items()}
     return [_order(item) for item in value] if isinstance(value, list) else 0
