@@ -144,7 +144,10 @@ class Server:
         """Return the processor time of the server's processes, also of those that ended."""
         total = 0.0
         for process in [self.process, *self.process.children(recursive=True)]:
-            times = process.cpu_times()
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:  # it has just ended, and its parent counts it
+                continue
             total += sum((*times[:2], *(times[2:4] if process is self.process else ())))
         return total
 
