@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import (
@@ -245,7 +246,7 @@ class PostgresBackend(Backend):
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        rows = list(binary_rows(batch, table.written()))
+        rows = partial(binary_rows, batch, table.written())
         if self._straight:
             try:
                 yield table.copy(rows)
@@ -256,7 +257,7 @@ class PostgresBackend(Backend):
                 self._straight = False
             else:
                 return
-        yield Query(*table.upsert(rows), reads=False)
+        yield Query(*table.upsert(rows()), reads=False)
 
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""

@@ -7,7 +7,7 @@ its schema, so that nothing depends on a search path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -295,11 +295,11 @@ class Table:
 
     _NAMES = SQL('id, text, metadata, "full"')
 
-    def copy(self, rows: Iterable[Row]) -> Copy:
-        """Copy rows whose ids are all new."""
+    def copy(self, rows: Callable[[], Iterable[Row]]) -> Copy:
+        """Copy rows whose ids are all new; they are made when they are sent."""
         names = self._written_names()
         sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, names)
-        return Copy(sql, copied(rows))
+        return Copy(sql, lambda: copied(rows()))
 
     def upsert(self, rows: Iterable[Row]) -> list[Statement]:
         """Add rows, or replace what has their ids.
