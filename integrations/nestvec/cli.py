@@ -294,8 +294,8 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Queries, a line each: a text, or JSON with query (a text or a vector) and where. "
-            "Without it documents are drawn.",
+            help="Queries, such as a log: a text a line, or JSON Lines with query and where; or a "
+            ".npy file of vectors. Without it documents are drawn.",
         ),
     ] = None,
     confidence: Annotated[float, typer.Option(help="How sure the recall has to be.")] = 0.95,
@@ -319,14 +319,13 @@ def tune(
     """
     if plot is not None:
         from .tuning_plots import draw  # says what it needs before minutes are spent
-    asked = None if queries is None else list(cli_tuning.read_queries(queries))
     only = condition(where or [], filter)
     with (
         connect(url, collection=collection, embedder=embedder) as store,
         console.share("tuning") as progress,
     ):
         tuned = store.tune(
-            target, k, asked, confidence=confidence, budget_s=budget, optimise=optimise,
+            target, k, queries, confidence=confidence, budget_s=budget, optimise=optimise,
             where=only, seed=seed, progress=progress,
         )  # fmt: skip
     drawn = [] if plot is None else draw(tuned, plot)

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ import numpy as np
 from .backends.base import Backend, Entry
 from .certificate import Advice, Certificate, Trial, Tuned, least_queries, lower_bound
 from .collection import Collection
-from .errors import ConfigError, RecordError
+from .errors import ConfigError
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow
 from .funnel import Funnel, Knobs, Plan, Stage, check_count, plan
+from .queries import given, naming
 from .sizing import hot_bytes
 from .truth import Answer, Asked, exact_answers
 
@@ -38,8 +40,9 @@ Progress = Callable[[str, float], None]
 #: Queries that choose, and that certify, where they are drawn from the collection.
 _CHOOSING, _CERTIFYING = 200, 1_000
 
-#: The share of queries that are given which choose.
-_SHARE = 0.3
+#: The share of queries that are given which choose, and how many are taken at most, or three times
+#: as many as the target needs.
+_SHARE, _GIVEN = 0.3, 4_000
 
 #: A plan is looked at after so many queries, and again after each as many more.
 _ROUND = 20
@@ -53,8 +56,9 @@ _MOST_TIMES, _MOST = 200, 4_000
 #: How many plans certification goes through, from the surest to the fastest.
 _LADDER = 6
 
-#: What of the budget goes to exact answers, and what is kept for certification.
-_EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.35, 0.1, 0.3
+#: Until which share of the budget queries are embedded and answered exactly, and what is kept for
+#: the comparison of the best plans and for certification.
+_EMBED_SHARE, _EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.2, 0.35, 0.1, 0.3
 
 #: How many of the best plans are compared on all choosing queries, beside some surer ones.
 _FINALISTS = 8
@@ -64,7 +68,7 @@ def tune(
     collection: Collection,
     target_recall: float = 0.99,
     k: int = 10,
-    queries: Iterable[Any] | None = None,
+    queries: Iterable[Any] | PathLike[str] | None = None,
     *,
     confidence: float = 0.95,
     budget_s: float = 60.0,
@@ -77,9 +81,11 @@ def tune(
 
     The best is the fastest (`optimise="speed"`) or the one that wants the fewest bytes in memory
     (`"memory"`) whose recall of the exact best k is at least `target_recall` with this
-    `confidence`, on queries that had no part in choosing it. `queries` are texts or vectors, or
-    dicts with `query` and `where` where they are asked with a filter; None draws documents as
-    queries, each of which is left out of its own answer. `where` is a filter for all queries.
+    `confidence`, on queries that had no part in choosing it. `queries` are texts, images, vectors,
+    or dicts with `query` and `where` for what is asked with a filter; or the `pathlib.Path` of a
+    file of them, such as a log (`nestvec.queries.given` says in which form). A query that is
+    there more than once counts once. None draws documents as queries, each of which is left out of
+    its own answer. `where` is a filter for all queries.
 
     Where no plan reaches the target the result says so (`reached`, `advice`), and the collection
     keeps the plan that it had. It takes about `budget_s` seconds. Nothing is written but the plan.
@@ -197,7 +203,7 @@ class _Run:
         #: Plans beside the best that find more.
         self.surer: set[str] = set()
 
-    def tuned(self, queries: Iterable[Any] | None, where: Filter | None) -> Flow[Tuned]:
+    def tuned(self, queries: Any, where: Filter | None) -> Flow[Tuned]:
         self.engine = str((yield from self.backend.info())["engine"])
         self.count = yield from self.backend.count(None)
         if not self.count:
@@ -221,7 +227,7 @@ class _Run:
 
     # Queries
 
-    def _ask(self, queries: Iterable[Any] | None, where: Filter | None) -> Flow[None]:
+    def _ask(self, queries: Any, where: Filter | None) -> Flow[None]:
         self.clock.tell("drawing queries")
         if queries is None:
             asked = yield from self._drawn(where)
@@ -265,24 +271,32 @@ class _Run:
             for i, record in enumerate(records)
         ]
 
-    def _given(self, queries: Iterable[Any], where: Filter | None) -> Flow[list[Asked]]:
-        if isinstance(queries, (str, Mapping)):
-            raise RecordError("queries is a list of queries, got one; write [query]")
-        asked = []
-        for query in queries:
-            only = where
-            if isinstance(query, Mapping):
-                if "query" not in query or not query.keys() <= {"query", "where"}:
-                    raise RecordError(
-                        "a query that is a dict has the keys query and where, got "
-                        f"{', '.join(map(str, query)) or 'none'}"
-                    )
-                own = as_filter(query.get("where"))
-                only = own if where is None else where if own is None else own & where
-                query = query["query"]  # noqa: PLW2901
-            asked.append(Asked((yield from self.collection.vectors(query)), only, None))
-        order = np.random.default_rng(self.goal.seed).permutation(len(asked))
-        return [asked[i] for i in order]
+    def _given(self, queries: Any, where: Filter | None) -> Flow[list[Asked]]:
+        """Return queries that were given, in the order of the seed, each but once."""
+        listed, unread = given(queries, where)
+        if unread:
+            self.notes.append(f"not read of the queries: {', '.join(unread)}")
+        order = np.random.default_rng(self.goal.seed).permutation(len(listed))
+        most = max(_GIVEN, 3 * least_queries(self.goal.target, self.goal.confidence))
+        asked: dict[tuple[str | bytes, str], Asked] = {}
+        for n, query in enumerate(listed[i] for i in order):
+            if len(asked) == most or (len(asked) > 1 and self.clock.until(_EMBED_SHARE) < 0):
+                why = "more would add little" if len(asked) == most else "the budget ended there"
+                self.notes.append(f"{n:,} of {len(listed):,} queries were drawn; {why}")
+                break
+            text, only = query.query, repr(query.where)
+            if isinstance(text, str) and (text, only) in asked:
+                continue
+            with naming(query.place):
+                vectors = yield from self.collection.vectors(text)
+            key = text if isinstance(text, str) else vectors["full"].tobytes()
+            asked.setdefault((key, only), Asked(vectors, query.where, None))
+            self.clock.tell("embedding queries")
+        else:
+            n = len(listed)
+        if len(asked) < n:
+            self.notes.append(f"{n - len(asked):,} queries are repeated; each counts once")
+        return list(asked.values())
 
     # Trying
 
