@@ -54,7 +54,8 @@ def show_faults(found: Mapping[str, Sequence[str]]) -> None:
     rows = [(id, "; ".join(faults)) for id, faults in list(found.items())[:_FAULTS]]
     console.table(("document", "lacking or wrong"), rows)
     more = len(found) - len(rows)
-    console.say(f"{len(found):,} documents" + (f", {more:,} of them not shown" if more else ""))
+    noun = "document" if len(found) == 1 else "documents"
+    console.say(f"{len(found):,} {noun}" + (f", {more:,} of them not shown" if more else ""))
 
 
 def told(tuned: Tuned, drawn: Sequence[Path]) -> dict[str, Any]:

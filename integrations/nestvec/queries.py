@@ -19,8 +19,11 @@ from .filters import Filter
 
 __all__ = ["Given", "given", "naming"]
 
-#: How a query is named in a dict, how its filter is, and what a line with a vector begins with.
-_QUERY, _WHERE, _VECTOR = ("query", "text", "vector"), ("where", "filter"), re.compile(r"\[\s*[-\d]")
+#: How a query is named in a dict, and its filter.
+_QUERY, _WHERE = ("query", "text", "vector"), ("where", "filter")
+
+#: How a line with a vector begins.
+_VECTOR = re.compile(r"\[\s*[-\d]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,9 @@ __all__ = ["Answer", "Asked", "Pages", "exact_answers"]
 #: Cosines that are so near are the same: another order of adding changes as much.
 _SAME = 2e-6
 
-#: How many documents are ranked at once, and how many queries the engine is asked at once.
-_CHUNK, _TOGETHER = 4_096, 20
+#: How many documents are ranked at once, and how many queries the engine is asked until it is
+#: looked at whether another way is faster, or the time is over.
+_CHUNK, _TOGETHER = 4_096, 4
 
 #: How many documents are read at once.
 _PAGE = 512

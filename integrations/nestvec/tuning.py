@@ -214,6 +214,8 @@ class _Run:
         self.reference = _Grid(indexed[0], self.goal.k, self.count).at(0, 0)
         exact = self._new(Funnel(()))
         for answer in self.choosing[:_ROUND]:
+            if exact.n > 2 and self.clock.until(_EXACT_SHARE) < 0:
+                break
             yield from self._ask_both(answer, exact)
         # Those with an index first: they are what others have to beat.
         entries = [*indexed, *(entry for entry in entries if entry not in indexed)]

@@ -53,7 +53,7 @@ def test_a_filter_of_all_is_joined_to_that_of_one(write: Callable[[str], Path]) 
 
 
 def test_lines_end_where_they_end_and_may_begin_with_a_mark(write: Callable[[bytes], Path]) -> None:
-    text = "\ufeffone\u2028line\r\n{\"query\": \"a\u2028b\"}"
+    text = '\ufeffone\u2028line\r\n{"query": "a\u2028b"}'
     listed, _ = given(write(text.encode()), None)
     assert [one.query for one in listed] == ["one\u2028line", "a\u2028b"]
 

@@ -210,7 +210,7 @@ VARIED: dict[str, tuple[str, dict[str, Any]]] = {
 def test_each_parameter_of_an_engine_is_varied(named: str, tmp_path: Path) -> None:
     """It is tried at several values, and what is certified with one holds for others' queries."""
     engine, settings = VARIED[named]
-    knob = named.split()[0]
+    knob = named.split(maxsplit=1)[0]
     place: dict[str, Any] = {
         "edge": lambda: {"url": f"edge:{tmp_path}"},
         "postgres": lambda: {"url": postgres.place(), **postgres.settings},
@@ -290,7 +290,7 @@ def test_what_cannot_be_asked_for_is_named(
 def test_wrong_queries_are_named(store: nestvec.Store) -> None:
     with pytest.raises(RecordError, match="queries is a list"):
         store.tune(queries="one")
-    with pytest.raises(RecordError, match="query 1: a query has one of the keys .* got words"):
+    with pytest.raises(RecordError, match=r"query 1: a query has one of the keys .* got words"):
         store.tune(queries=[{"words": "x"}])
 
 
