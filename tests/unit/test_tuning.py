@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +212,12 @@ def test_each_parameter_of_an_engine_is_varied(named: str, tmp_path: Path) -> No
     """It is tried at several values, and what is certified with one holds for others' queries."""
     engine, settings = VARIED[named]
     knob = named.split(maxsplit=1)[0]
-    place: dict[str, Any] = {
+    places: dict[str, Callable[[], dict[str, Any]]] = {
         "edge": lambda: {"url": f"edge:{tmp_path}"},
         "postgres": lambda: {"url": postgres.place(), **postgres.settings},
         "qdrant": lambda: {**qdrant.place(), "collection": qdrant.prefix()},
-    }[engine]()
+    }
+    place = places[engine]()
     store = filled(n=300 if engine == "qdrant" else 2_000, **{**place, **settings})
     try:
         store.create_index()  # Postgres has none by itself for so few
