@@ -202,6 +202,8 @@ class _Run:
         self.reference_times: list[float] = []
         #: Plans beside the best that find more.
         self.surer: set[str] = set()
+        #: Whether there was no time to try everything that one would.
+        self.cut = False
 
     def tuned(self, queries: Any, where: Filter | None) -> Flow[Tuned]:
         self.engine = str((yield from self.backend.info())["engine"])
@@ -392,9 +394,10 @@ class _Run:
         """
         tried = self._new(funnel)
         if not tried.n and self.clock.until(end) < 0 and self._funnels():
+            self.cut = True
             return False
         if not tried.n:
-            yield from self._look(tried)
+            yield from self._look(tried, end)
         return tried.n > 0 and tried.recall >= self.goal.target - (
             tried.spread() if tried.n < len(self.choosing) and not self._hopeless(tried) else 0
         )
@@ -410,8 +413,11 @@ class _Run:
             self.tried[name] = _Tried(funnel, self._memory(funnel))
         return self.tried[name]
 
-    def _look(self, tried: _Tried) -> Flow[None]:
-        """Ask the choosing queries by a plan, until it is clear whether it may win."""
+    def _look(self, tried: _Tried, end: float) -> Flow[None]:
+        """Ask the choosing queries by a plan, until it is clear whether it may win.
+
+        After `end` of the budget what was begun has to do.
+        """
         self.clock.tell(f"trying {tried.funnel}")
         yield from self._ask_both(self.choosing[0], tried, warm=True)
         best = min((t.pace for t in self._passing()), default=math.inf)
@@ -419,7 +425,8 @@ class _Run:
             for answer in self.choosing[tried.n : tried.n + _ROUND]:
                 yield from self._ask_both(answer, tried)
             sure = tried.recall - tried.spread() > self.goal.target
-            if self._hopeless(tried) or sure or tried.pace > 1.5 * best:
+            late = self.clock.until(end) < 0
+            if self._hopeless(tried) or sure or late or tried.pace > 1.5 * best:
                 return
 
     def _ask_both(self, answer: Answer, tried: _Tried, *, warm: bool = False) -> Flow[None]:
@@ -500,14 +507,22 @@ class _Run:
                 f"an exact scan of {self.count:,} documents is faster than any other plan that "
                 "finds enough; tune again when there are many more"
             )
+        if self.cut:
+            self.notes.append(
+                "the budget ended before all plans were tried; a larger budget_s may find a better "
+                "one"
+            )
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
         while len(ladder) > 2 and self._seconds(ladder) > self.clock.until(1):
             ladder = _spread(ladder, len(ladder) - 1)
         fitting = int(self.clock.until(1) / self._seconds(ladder) * len(self.certifying))
         needed = least_queries(self.goal.target, self.goal.confidence)
-        asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, 2 * needed)]
+        least = _ROUND if ladder == [exact] else 2 * needed
+        asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, least)]
         seen = [_Tried(tried.funnel, tried.memory) for tried in ladder]
         for n, answer in enumerate(asked):
+            if n >= least and self.clock.until(1) < 0:
+                break
             self.clock.tell("certifying", 0.7 + 0.3 * n / len(asked))
             for tried in seen:
                 yield from self._time(answer, self._plan(tried.funnel), tried)
