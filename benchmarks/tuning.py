@@ -2,11 +2,12 @@
 
     python benchmarks/tuning.py time --url edge:/tmp/t [--documents 100000] [--dim 1024]
     python benchmarks/tuning.py sweep --url edge:/tmp/t
-    python benchmarks/tuning.py repeat [--repetitions 100]
+    python benchmarks/tuning.py repeat [--repetitions 100 --first 0]
     python benchmarks/tuning.py sizes --url edge:/tmp/s --documents 50000
+    python benchmarks/tuning.py field --url edge:/tmp/t
     python benchmarks/tuning.py faults [--documents 20000]
 
-`time` and `sweep` make the collection where there is none. Times are of one client; plans are timed
+`time`, `sweep`, `sizes` and `field` make the collection where there is none. Times are of one client; plans are timed
 in turns.
 """
 
@@ -17,6 +18,7 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -212,6 +214,54 @@ def real_sizes(url: str, documents: int, dim: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def field(url: str, documents: int, dim: int) -> dict[str, Any]:
+    """Return what 4 threads see that search while a field is added, and what verify finds then.
+
+    Each asks for documents by their own vectors: a search that fails, or whose first hit is another
+    document, is counted.
+    """
+    rows = next(chunks(documents, dim))[:500]
+    with opened(url, documents, dim) as store:
+        added, ended = (128 if url.startswith("edge") else "128:float16"), threading.Event()
+        first = store.nesting.fields[0].name
+        waits: list[float] = []
+        failed: list[str] = []
+        wrong: list[int] = []
+
+        def search(seed: int) -> None:
+            for n in np.random.default_rng(seed).integers(0, len(rows), 10**7):
+                if ended.is_set():
+                    return
+                began = time.perf_counter()
+                try:
+                    hits = store.search(rows[n], 1, funnel=f"{first}:200 ef=200")
+                except Exception as error:  # noqa: BLE001
+                    failed.append(repr(error))
+                    continue
+                waits.append(time.perf_counter() - began)
+                if hits[0].id != f"id{n:07}":
+                    wrong.append(int(n))
+
+        threads = [threading.Thread(target=search, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        started = time.perf_counter()
+        try:
+            store.add_field(added)
+        finally:
+            seconds = time.perf_counter() - started
+            ended.set()
+            for thread in threads:
+                thread.join()
+        found = store.verify()
+        store.drop_field(added)
+        return {
+            "documents": documents, "seconds": seconds, "searches": len(waits),
+            "failed": failed[:3], "wrong": len(wrong), "median_ms": 1000 * statistics.median(waits),
+            "longest_s": max(waits), "verify": len(found),
+        }  # fmt: skip
+
+
 def faults(documents: int) -> dict[str, Any]:
     """Return how many of 50 planted faults of each kind verify finds, and what repair leaves."""
     with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +289,7 @@ def faults(documents: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["time", "sweep", "repeat", "sizes", "faults"])
+    parser.add_argument("what", choices=["time", "sweep", "repeat", "sizes", "field", "faults"])
     parser.add_argument("--url", default="edge:/tmp/nestvec-tuning")
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=1024)
@@ -252,6 +302,7 @@ def main() -> None:
         "sweep": lambda: sweep(*where),
         "repeat": lambda: repeat(asked.repetitions, asked.first),
         "sizes": lambda: real_sizes(*where),
+        "field": lambda: field(*where),
         "faults": lambda: faults(min(asked.documents, 20_000)),
     }[asked.what]()
     print(json.dumps(results, indent=2))
