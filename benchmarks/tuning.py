@@ -7,8 +7,8 @@
     python benchmarks/tuning.py field --url edge:/tmp/t
     python benchmarks/tuning.py faults [--documents 20000]
 
-`time`, `sweep`, `sizes` and `field` make the collection where there is none. Times are of one client; plans are timed
-in turns.
+All but `repeat` and `faults` make the collection where there is none. Times are of one client;
+plans are timed in turns.
 """
 
 from __future__ import annotations
