@@ -234,6 +234,23 @@ def test_each_parameter_of_an_engine_is_varied(named: str, tmp_path: Path) -> No
         store.close()
 
 
+def test_lists_are_those_of_the_index_and_not_of_who_opens() -> None:
+    """A plan with probes is searched so by stores that say nothing of ivfflat."""
+    url = postgres.place()
+    made = filled(url, 2_000, index="ivfflat", lists=40, **postgres.settings)
+    made.create_index()
+    made.close()
+    with nestvec.connect(url, **postgres.settings) as store:
+        backend = store._collection.backend
+        entry, *_ = nestvec.flow.run(backend.entries(), backend.send)
+        assert entry.lists == 40
+        queries = rows(40, seed=31)
+        few, all_ = (recall(store, queries, f"8:60 probes={n}") for n in (1, 40))
+        assert few < all_ - 0.1
+        assert recall(store, queries, "8:60") > few + 0.05  # ten probes where nothing is said
+        store.drop()
+
+
 def test_few_queries_cannot_show_much_and_the_result_says_so(store: nestvec.Store) -> None:
     before = store.tuned
     tuned = store.tune(0.99, 10, list(rows(60, seed=8)), budget_s=5)
