@@ -47,6 +47,13 @@ _SHARE, _GIVEN = 0.3, 4_000
 #: A plan is looked at after so many queries, and again after each as many more.
 _ROUND = 20
 
+#: After so many it is clear whether a field takes far longer to read than others; and how much
+#: longer is far.
+_GLANCE, _SLOWER = 4, 1.5
+
+#: What share of the time for trying is for fields with an index, where others have none.
+_INDEXED_SHARE = 0.8
+
 #: From step to step limits grow by a third, and the knob of a graph or of lists too.
 _STEP = 4 / 3
 
@@ -59,6 +66,9 @@ _LADDER = 6
 #: Until which share of the budget queries are embedded and answered exactly, and what is kept for
 #: the comparison of the best plans and for certification.
 _EMBED_SHARE, _EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.2, 0.35, 0.1, 0.3
+
+#: Until which share certification is planned to end: times are no more than estimates.
+_SAFE = 0.93
 
 #: How many of the best plans are compared on all choosing queries, beside some surer ones.
 _FINALISTS = 8
@@ -219,11 +229,15 @@ class _Run:
             if exact.n > 2 and self.clock.until(_EXACT_SHARE) < 0:
                 break
             yield from self._ask_both(answer, exact)
-        # Those with an index first: they are what others have to beat.
-        entries = [*indexed, *(entry for entry in entries if entry not in indexed)]
+        # Those with an index first: they are what others have to beat, and take most of the time.
+        others = [entry for entry in entries if entry not in indexed]
         begun, ends = self.clock.spent / self.clock.budget, 1 - _CERTIFY_SHARE - _COMPARE_SHARE
-        for i, entry in enumerate(entries):
-            yield from self._explore(entry, begun + (ends - begun) * (i + 1) / len(entries))
+        share = (ends - begun) * (_INDEXED_SHARE if others else 1.0) / len(indexed)
+        for i, entry in enumerate(indexed, 1):
+            yield from self._explore(entry, begun + share * i)
+        for entry in others:
+            if not (yield from self._too_slow(entry)):
+                yield from self._explore(entry, ends)
         made = yield from self._certified()
         if made.reached:
             return made
@@ -323,6 +337,21 @@ class _Run:
                 self._new(surer)
                 self.surer.add(str(surer))
             yield from self._between(entry, self._new(grid.at(*at)), end)
+
+    def _too_slow(self, entry: Entry) -> Flow[bool]:
+        """Return whether reading a field from end to end takes longer than a plan that is enough.
+
+        The field may still be the smaller one.
+        """
+        enough = self._passing()
+        if not enough:
+            return False
+        best = min(enough, key=self._cost)
+        least = self._new(_Grid(entry, self.goal.k, self.count).at(0, 0))
+        for answer in self.choosing[least.n : _GLANCE]:
+            yield from self._ask_both(answer, least)
+        smaller = self.goal.optimise == "memory" and least.memory < best.memory
+        return least.pace > _SLOWER * best.pace and not smaller
 
     def _corner(self, grid: _Grid, end: float) -> Flow[tuple[int, int] | None]:
         """Return the fewest candidates with the largest knob, then the least knob for them."""
@@ -426,7 +455,7 @@ class _Run:
                 yield from self._ask_both(answer, tried)
             sure = tried.recall - tried.spread() > self.goal.target
             late = self.clock.until(end) < 0
-            if self._hopeless(tried) or sure or late or tried.pace > 1.5 * best:
+            if self._hopeless(tried) or sure or late or tried.pace > _SLOWER * best:
                 return
 
     def _ask_both(self, answer: Answer, tried: _Tried, *, warm: bool = False) -> Flow[None]:
@@ -513,11 +542,15 @@ class _Run:
                 "one"
             )
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
-        while len(ladder) > 2 and self._seconds(ladder) > self.clock.until(1):
-            ladder = _spread(ladder, len(ladder) - 1)
-        fitting = int(self.clock.until(1) / self._seconds(ladder) * len(self.certifying))
         needed = least_queries(self.goal.target, self.goal.confidence)
-        least = _ROUND if ladder == [exact] else 2 * needed
+        least = _ROUND if ladder == [exact] else min(len(self.certifying), 2 * needed)
+        # Where there is no time for all of them, neither is there for those that are slowest.
+        while len(ladder) > 1 and self._seconds(ladder, least) > self.clock.until(_SAFE):
+            slowest = max(ladder, key=self._milliseconds)
+            ladder = [tried for tried in ladder if tried is not slowest]
+        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1):
+            least = min(least, needed)
+        fitting = int(self.clock.until(1) / self._seconds(ladder, 1))
         asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, least)]
         seen = [_Tried(tried.funnel, tried.memory) for tried in ladder]
         for n, answer in enumerate(asked):
@@ -540,10 +573,9 @@ class _Run:
         """Return whether an exact scan, which finds everything by definition, beats the others."""
         return self._cost(exact) <= min(map(self._cost, others))
 
-    def _seconds(self, plans: Sequence[_Tried]) -> float:
-        """Return about how long it takes to certify plans."""
-        milliseconds = sum(map(self._milliseconds, plans))
-        return milliseconds * len(self.certifying) / 1000
+    def _seconds(self, plans: Sequence[_Tried], queries: int) -> float:
+        """Return about how long it takes to ask plans so many queries."""
+        return sum(map(self._milliseconds, plans)) * queries / 1000
 
     def _milliseconds(self, tried: _Tried) -> float:
         return tried.pace * statistics.median(self.reference_times)
