@@ -320,9 +320,9 @@ def _filled(
     copy = SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         Identifier(table), SQL(", ").join(map(Identifier, columns))
     )
-    with psycopg.connect(place, autocommit=True) as connection, connection.cursor() as cursor:
-        register(connection)
-        with cursor.copy(copy) as copied:
+    with psycopg.connect(place, autocommit=True) as connection:
+        register(connection)  # before there is a cursor, which keeps what it finds
+        with connection.cursor().copy(copy) as copied:
             copied.set_types(types)
             for row in rows:
                 copied.write_row(row)

@@ -26,7 +26,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._server = get_server(directory, cleanup_mode="stop")
+        self._server = get_server(directory, cleanup_mode=None)
         buffers = min(4 << 30, psutil.virtual_memory().total // 4)
         self.settings = {
             "shared_buffers": f"{buffers >> 20}MB",
