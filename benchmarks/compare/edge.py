@@ -1,7 +1,7 @@
 """The contenders on Qdrant's engine in this process, and those in qdrant-client's local mode.
 
 The frameworks have no other way to run Qdrant without a server than its client's local mode, which
-compares with every vector in numpy. So they are asked for up to 50,000 documents, and what they are
+compares with every vector in numpy. So they are asked for up to 20,000 documents, where the client itself warns, and what they are
 compared in is what a user has without a server, not the speed of a Qdrant server.
 """
 
@@ -177,7 +177,7 @@ class Local(Contender):
     """
 
     side = "framework"
-    most = 50_000
+    most = 20_000
 
     def store(self, client: Any, rows: list[list[float]]) -> Any:
         """Return the framework's store; `rows` are the vectors of the texts that come next."""

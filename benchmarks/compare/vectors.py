@@ -1,7 +1,8 @@
 """The vectors that are compared on, with their queries and the exact answers to them.
 
 Synthetic ones are nested: number i of every vector, from 0 on, is scaled by (1 + i) ** -0.5, so
-that its variance falls as 1 / (1 + i), and a vector is one of 2,000 topics plus as much of its own.
+that its variance falls as 1 / (1 + i), and a vector is its topic plus as much of its own. A topic
+has 100 documents on average, whatever the size, so that the best 10 are as far apart in each.
 Half of the variance of 1,024 numbers is in the first 24 of them. Real ones are of all-MiniLM-L6-v2,
 which was not trained for prefixes: the glosses of a dictionary, asked for by examples of use, as
 they are or rotated by a RotationAdaptor that was fitted on the documents.
@@ -29,7 +30,7 @@ KINDS = ("synthetic", "minilm", "minilm-rotated")
 #: How many best documents of a query are looked for.
 K = 10
 
-_TOPICS, _CHUNK = 2_000, 16_384
+_EACH, _CHUNK = 100, 16_384
 _GLOSSES = Path(__file__).parents[3] / "shared" / "data" / "glosses" / "glosses.jsonl.gz"
 
 
@@ -104,14 +105,14 @@ def make(
     return data
 
 
-def synthetic(n: int, dim: int, seed: int) -> Iterator[Matrix]:
+def synthetic(n: int, dim: int, seed: int, topics: int) -> Iterator[Matrix]:
     """Yield n unit vectors, some thousands at a time; the topics are the same for every seed."""
     scale = ((1.0 + np.arange(dim)) ** -0.5).astype(np.float32)
-    topics = np.random.default_rng(99).standard_normal((_TOPICS, dim), dtype=np.float32)
+    centres = np.random.default_rng(99).standard_normal((topics, dim), dtype=np.float32)
     rng = np.random.default_rng(seed)
     for start in range(0, n, _CHUNK):
         rows = rng.standard_normal((min(_CHUNK, n - start), dim), dtype=np.float32)
-        rows += topics[rng.integers(len(topics), size=len(rows))]
+        rows += centres[rng.integers(topics, size=len(rows))]
         rows *= scale
         yield np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
@@ -133,12 +134,13 @@ def _synthetic(directory: Path, n: int, dim: int, queries: int, seed: int) -> No
     rows = np.lib.format.open_memmap(
         directory / "rows.npy", "w+", dtype=np.float32, shape=(n, dim)
     )
-    start = 0
-    for chunk in synthetic(n, dim, seed):
+    start, topics = 0, max(1, n // _EACH)
+    for chunk in synthetic(n, dim, seed, topics):
         rows[start : start + len(chunk)] = chunk
         start += len(chunk)
     rows.flush()
-    np.save(directory / "queries.npy", np.concatenate([*synthetic(queries, dim, seed + 1_000_003)]))
+    asked = np.concatenate([*synthetic(queries, dim, seed + 1_000_003, topics)])
+    np.save(directory / "queries.npy", asked)
 
 
 def _real(
