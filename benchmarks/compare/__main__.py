@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -20,11 +20,11 @@ from nestvec.nesting import Field
 
 from . import edge, postgres, report
 from .contenders import Contender
-from .limits import NoLimit, drop_cache, limited
+from .limits import Group, NoLimit, drop_cache, limited
 from .machine import machine, versions
-from .measure import Chosen, Pace, apart, choose, load, measure
+from .measure import Chosen, Pace, Way, apart, choose, load, measure
 from .servers import Server
-from .vectors import KINDS, Data, make
+from .vectors import GLOSSES, KINDS, Data, make
 
 CONTENDERS = {"edge": edge.CONTENDERS, "postgres": postgres.CONTENDERS}
 
@@ -58,8 +58,9 @@ class Run:
             for kind in self.asked.vectors:
                 for size in self.asked.sizes:
                     data = make(
-                        kind, size, self.asked.dim, self.asked.queries, self.work / "vectors",
-                        self.asked.seed, self.asked.glosses,
+                        kind, size, self.asked.dim, self.asked.queries,
+                        cache=self.work / "vectors", seed=self.asked.seed,
+                        glosses=self.asked.glosses,
                     )  # fmt: skip
                     for engine in self.asked.engines:
                         made.append(self.compared(engine, data))
@@ -139,19 +140,24 @@ class Run:
                     self.server.stop()
                     self.server.start()
                 pace = self._paced(contender, data, self._place(engine, data), states)
-                if self.server is not None:
-                    pace["resident_bytes"] = self.server.resident() if turn == 0 else None
+                if turn > 0 and self.server is not None:
+                    pace["resident_bytes"] = None
                 rounds[contender.slug].append(pace)
                 say(f"  {contender.name}: {pace['qps']:.0f} queries a second")
         return {slug: summary(each) for slug, each in rounds.items()}
 
     def _paced(
-        self, contender: Contender, data: Data, place: str, states: dict[str, Any], *group: Any
+        self,
+        contender: Contender,
+        data: Data,
+        place: str,
+        states: dict[str, Any],
+        group: Group | None = None,
     ) -> dict[str, Any]:
-        pace: Pace = apart(
-            measure, contender, data, place, states[contender.slug]["chosen"]["setting"],
-            self.asked.seconds, self.asked.clients, *group,
-        )  # fmt: skip
+        server = None if self.server is None else self.server.pid
+        way = Way(self.asked.seconds, self.asked.clients, server, group)
+        setting = states[contender.slug]["chosen"]["setting"]
+        pace: Pace = apart(measure, contender, data, place, setting, way)
         return asdict(pace)
 
     def _tight(
@@ -249,7 +255,7 @@ def arguments() -> argparse.ArgumentParser:
     run.add_argument("--budget", type=float, default=60.0, help="seconds to choose a setting")
     run.add_argument("--sample", type=int, default=5_000, help="rows by a slow interface itself")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--glosses", type=Path, default=None, help="glosses.jsonl.gz")
+    run.add_argument("--glosses", type=Path, default=GLOSSES, help="glosses.jsonl.gz")
     run.add_argument("--work", type=Path, help="kept, so that a run can go on; else temporary")
     run.add_argument("--keep", action="store_true", help="keep what was loaded")
     run.add_argument("--stop-after", type=float, help="seconds; the same command goes on")

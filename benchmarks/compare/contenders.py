@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from nestvec import Store
 from nestvec.nesting import Matrix
 
-from .vectors import K, Data
+from .vectors import Data, K
 
 __all__ = [
     "Client", "Contender", "Loaded", "Nested", "Search", "Setting", "in_parts", "nested_ladders",

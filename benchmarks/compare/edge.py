@@ -1,8 +1,8 @@
 """The contenders on Qdrant's engine in this process, and those in qdrant-client's local mode.
 
 The frameworks have no other way to run Qdrant without a server than its client's local mode, which
-compares with every vector in numpy. So they are asked for up to 20,000 documents, where the client itself warns, and what they are
-compared in is what a user has without a server, not the speed of a Qdrant server.
+compares with every vector in numpy. So they are asked for up to 20,000 documents, from which on the
+client itself warns. Their figures are of what a user has without a server, and not of a server.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .contenders import (
     nested_ladders,
     single_ladders,
 )
-from .vectors import K, Data
+from .vectors import Data, K
 
 __all__ = ["CONTENDERS"]
 
@@ -53,7 +53,9 @@ class EdgeNested(Nested):
             ended = time.perf_counter()
 
         url = f"edge:{place}"
-        with nestvec.connect(url, collection=self.slug, dims=self.dims(data.dim), dim=data.dim) as store:
+        with nestvec.connect(
+            url, collection=self.slug, dims=self.dims(data.dim), dim=data.dim
+        ) as store:
             started = time.perf_counter()
             store.add_records(source())
             written, total = ended - started, time.perf_counter() - started
@@ -106,7 +108,7 @@ class Single(Contender):
             points = [
                 qe.Point(
                     uuid.uuid5(uuid.NAMESPACE_URL, record.id),
-                    {"full": memoryview(np.asarray(record.vector))},
+                    {"full": _read(record.vector)},
                     {"id": record.id, "text": record.text, "metadata": dict(record.metadata)},
                 )
                 for record in data.records(start, min(start + _BATCH, len(data)))
@@ -128,10 +130,8 @@ class Single(Contender):
 
             def search(query: Any) -> list[str]:
                 nearest = qe.Query.Nearest(query.tolist(), "full")
-                request = qe.QueryRequest(
-                    limit=K, query=nearest, params=params, with_payload=True
-                )
-                return [point.payload["id"] for point in shard.query(request)]
+                request = qe.QueryRequest(limit=K, query=nearest, params=params, with_payload=True)
+                return [(point.payload or {})["id"] for point in shard.query(request)]
 
             return search
 
@@ -145,6 +145,11 @@ class Single(Contender):
 
     def ladders(self, dim: int) -> Sequence[Sequence[Setting]]:  # noqa: ARG002
         return single_ladders(self.quantised is not None)
+
+
+def _read(row: Any) -> Any:
+    """Return a vector as the engine reads it fastest, which its types do not tell."""
+    return memoryview(np.asarray(row))
 
 
 def _loaded(shard: Path, vector: str, rows: int, written: float, build: float) -> Loaded:

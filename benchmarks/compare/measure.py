@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 
 from nestvec.nesting import Matrix
 
 from .contenders import Contender, Search, Setting
 from .limits import Group
-from .vectors import K, Data
+from .vectors import Data, K
 
-__all__ = ["Chosen", "Pace", "apart", "choose", "measure"]
+__all__ = ["Chosen", "Pace", "Way", "apart", "choose", "load", "measure"]
 
 Some = TypeVar("Some")
 
@@ -121,22 +122,25 @@ def _asked(search: Search, queries: Matrix, truth: Sequence[set[str]]) -> tuple[
     return found / K / len(queries), statistics.median(times) * 1000
 
 
-def measure(
-    contender: Contender,
-    data: Data,
-    place: str,
-    setting: Setting,
-    seconds: float,
-    clients: int,
-    group: Group | None = None,
-) -> Pace:
-    """Ask for some seconds with one client, then with several; in a memory limit if one is given.
+@dataclass(frozen=True)
+class Way:
+    """How to measure: seconds, clients, the pid of the server, and a memory limit to join."""
+
+    seconds: float
+    clients: int
+    server: int | None = None
+    group: Group | None = None
+
+
+def measure(contender: Contender, data: Data, place: str, setting: Setting, way: Way) -> Pace:
+    """Ask for some seconds with one client, then with several.
 
     Queries are those of the data, over and over, from a place that differs from client to client.
+    Memory is that of this process, or of the server and its children.
     """
-    queries = data.queries
-    if group is not None:
-        group.join()
+    queries, seconds, clients = data.queries, way.seconds, way.clients
+    if way.group is not None:
+        way.group.join()
     with contender.opened(data, place) as client:
         searches = [client(setting) for _ in range(clients)]
         _paced(searches[0], queries, 0, seconds / 2)  # what is read for the first time
@@ -156,7 +160,7 @@ def measure(
         p50, p95 = np.quantile(times, [0.5, 0.95]) * 1000
         return Pace(
             float(p50), float(p95), len(times) / sum(times), sum(map(len, together)) / spent,
-            resident(), len(times),
+            resident(way.server), len(times),
         )  # fmt: skip
 
 
@@ -174,11 +178,13 @@ def _paced(search: Search, queries: Matrix, start: int, seconds: float) -> list[
     return times
 
 
-def resident(pids: Sequence[int] = ()) -> int:
-    """Return the bytes of memory of this process, or of others; what they share counts once."""
+def resident(server: int | None) -> int:
+    """Return the bytes of memory of this process, or of a server; what is shared counts once."""
+    process = psutil.Process(server)
+    tree = [process, *process.children(recursive=True)] if server is not None else [process]
     total = 0
-    for pid in pids or ("self",):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+    for each in tree:
+        for line in Path(f"/proc/{each.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
     return total

@@ -18,7 +18,7 @@ import nestvec
 
 from .contenders import Client, Contender, Loaded, Nested, Search, Setting, in_parts, nested_ladders
 from .edge import llama_nodes
-from .vectors import K, Data
+from .vectors import Data, K
 
 __all__ = ["CONTENDERS"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -11,7 +10,6 @@ import psycopg
 from nestvec.backends.postgres_embedded import get_server
 
 from .limits import Group
-from .measure import resident
 
 __all__ = ["Server"]
 
@@ -76,7 +74,7 @@ class Server:
     def start(self, group: Group | None = None) -> None:
         self._start(group)
 
-    def resident(self) -> int:
-        """Return the bytes of memory of all of its processes."""
-        main: Any = psutil.Process(self._server.get_pid())
-        return resident([main.pid, *(child.pid for child in main.children(recursive=True))])
+    @property
+    def pid(self) -> int | None:
+        found: int | None = self._server.get_pid()
+        return found

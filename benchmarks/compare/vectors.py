@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from nestvec import Record
 from nestvec.adaptors import RotationAdaptor
 from nestvec.nesting import Matrix
 
-__all__ = ["KINDS", "Data", "make"]
+__all__ = ["GLOSSES", "K", "KINDS", "Data", "make"]
 
 KINDS = ("synthetic", "minilm", "minilm-rotated")
 
@@ -31,7 +32,7 @@ KINDS = ("synthetic", "minilm", "minilm-rotated")
 K = 10
 
 _EACH, _CHUNK = 100, 16_384
-_GLOSSES = Path(__file__).parents[3] / "shared" / "data" / "glosses" / "glosses.jsonl.gz"
+GLOSSES = Path(__file__).parents[3] / "shared" / "data" / "glosses" / "glosses.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def metadata(i: int) -> dict[str, int | str]:
 
 
 def make(
-    kind: str, n: int, dim: int, queries: int, cache: Path, seed: int = 0, glosses: Path = _GLOSSES
-) -> Data:
+    kind: str, n: int, dim: int, queries: int, *, cache: Path, seed: int = 0,
+    glosses: Path | None = None,
+) -> Data:  # fmt: skip
     """Return n vectors of a kind, from the cache where they were made before.
 
     Of real vectors there are as many as there are glosses, and `dim` is the model's. Raises
@@ -100,7 +102,12 @@ def make(
         if kind == "synthetic":
             _synthetic(directory, n, dim, queries, seed)
         else:
-            _real(directory, n, queries, seed, glosses, cache, rotated=kind.endswith("rotated"))
+            documents, asked = _real(glosses or GLOSSES, n, queries, seed, cache)
+            if kind.endswith("rotated"):
+                rotation = RotationAdaptor.fit(documents)
+                documents, asked = rotation.apply(documents), rotation.apply(asked)
+            np.save(directory / "rows.npy", np.ascontiguousarray(documents, dtype=np.float32))
+            np.save(directory / "queries.npy", np.ascontiguousarray(asked, dtype=np.float32))
         np.save(directory / "truth.npy", exact(data.rows, data.queries))
     return data
 
@@ -117,7 +124,7 @@ def synthetic(n: int, dim: int, seed: int, topics: int) -> Iterator[Matrix]:
         yield np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def exact(rows: Matrix, queries: Matrix) -> Matrix:
+def exact(rows: Matrix, queries: Matrix) -> Any:
     """Return the numbers of the best K rows of each query, read once from first to last."""
     best = np.full((len(queries), K), -np.inf, np.float32)
     found = np.zeros((len(queries), K), np.int64)
@@ -131,9 +138,7 @@ def exact(rows: Matrix, queries: Matrix) -> Matrix:
 
 
 def _synthetic(directory: Path, n: int, dim: int, queries: int, seed: int) -> None:
-    rows = np.lib.format.open_memmap(
-        directory / "rows.npy", "w+", dtype=np.float32, shape=(n, dim)
-    )
+    rows = np.lib.format.open_memmap(directory / "rows.npy", "w+", dtype=np.float32, shape=(n, dim))
     start, topics = 0, max(1, n // _EACH)
     for chunk in synthetic(n, dim, seed, topics):
         rows[start : start + len(chunk)] = chunk
@@ -143,22 +148,15 @@ def _synthetic(directory: Path, n: int, dim: int, queries: int, seed: int) -> No
     np.save(directory / "queries.npy", asked)
 
 
-def _real(
-    directory: Path, n: int, queries: int, seed: int, glosses: Path, cache: Path, *, rotated: bool
-) -> None:
+def _real(glosses: Path, n: int, queries: int, seed: int, cache: Path) -> tuple[Matrix, Matrix]:
     with gzip.open(glosses, "rt", encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     random.Random(seed).shuffle(entries)
     if n > len(entries):
         raise ValueError(f"there are {len(entries):,} glosses, not {n:,}")
     asked = [example for entry in entries for example in entry["examples"]][:queries]
-    rows = _embedded([entry["text"] for entry in entries[:n]], cache / f"minilm-{seed}")
-    found = _embedded(asked, cache / f"minilm-{seed}-queries")
-    if rotated:
-        rotation = RotationAdaptor.fit(rows)
-        rows, found = rotation.apply(rows), rotation.apply(found)
-    np.save(directory / "rows.npy", np.ascontiguousarray(rows, dtype=np.float32))
-    np.save(directory / "queries.npy", np.ascontiguousarray(found, dtype=np.float32))
+    documents = _embedded([entry["text"] for entry in entries[:n]], cache / f"minilm-{seed}")
+    return documents, _embedded(asked, cache / f"minilm-{seed}-queries")
 
 
 def _embedded(texts: list[str], directory: Path, size: int = 4_096) -> Matrix:
