@@ -297,6 +297,7 @@ def _run(asked: argparse.Namespace) -> int:
             before = json.loads(asked.out.read_text())["sets"]
     command = "python -m benchmarks.compare " + " ".join(sys.argv[1:])
     made = {"sets": [*before, *({"command": command} | each for each in sets)]}
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(made, indent=1) + "\n")
     markdown = asked.out.with_suffix(".md")
     markdown.write_text(report.tables(made))

@@ -149,7 +149,8 @@ class Single(Contender):
 
 def _read(row: Any) -> Any:
     """Return a vector as the engine reads it fastest, which its types do not tell."""
-    return memoryview(np.asarray(row))
+    numbers: Any = np.asarray(row)
+    return memoryview(numbers)
 
 
 def _loaded(shard: Path, vector: str, rows: int, written: float, build: float) -> Loaded:

@@ -24,7 +24,7 @@ from nestvec import Record
 from nestvec.adaptors import RotationAdaptor
 from nestvec.nesting import Matrix
 
-__all__ = ["GLOSSES", "K", "KINDS", "Data", "make"]
+__all__ = ["GLOSSES", "KINDS", "Data", "K", "make"]
 
 KINDS = ("synthetic", "minilm", "minilm-rotated")
 
