@@ -65,15 +65,22 @@ class Run:
                     for engine in self.asked.engines:
                         made.append(self.compared(engine, data))
                         if not self.asked.keep:
+                            self._stop()
                             shutil.rmtree(self._directory(engine, data), ignore_errors=True)
         finally:
-            if self.server is not None:
-                self.server.stop()
+            self._stop()
         return made
+
+    def _stop(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+            self.server = None
 
     def compared(self, engine: str, data: Data) -> dict[str, Any]:
         """Return one set: everybody is loaded, finds its setting, and is measured in turns."""
         began = now()
+        if engine == "edge":
+            self._stop()
         say(f"{engine}: {len(data):,} {data.kind} vectors of {data.dim}")
         some = [
             contender
@@ -208,8 +215,7 @@ class Run:
         if engine == "edge":
             return str(directory)
         if self.server is None or self.server.directory != directory:
-            if self.server is not None:
-                self.server.stop()
+            self._stop()
             self.server = Server(directory)
         return self.server.url
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ import psutil
 
 from nestvec.nesting import Matrix
 
-from .contenders import Contender, Search, Setting
+from .contenders import Client, Contender, Search, Setting
 from .limits import Group
 from .vectors import Data, K
 
@@ -76,50 +77,79 @@ def load(contender: Contender, data: Data, place: str, sample: int) -> dict[str,
 def choose(contender: Contender, data: Data, place: str, target: float, budget: float) -> Chosen:
     """Try each ladder of settings up to its first that reaches the target; take the fastest.
 
-    After `budget` seconds the ladders that are left are not tried.
+    A ladder whose widest setting finds far too little is left out. After `budget` seconds, as soon
+    as one has reached the target, the ladders that are left are not tried.
     """
     until = time.perf_counter() + budget
-    queries, truth = data.queries, data.truth
-    reached: list[tuple[float, float, Setting]] = []
-    missed: list[tuple[float, Setting]] = [(-1.0, {})]
-    tried = 0
+    tried: list[_Tried] = []
     with contender.opened(data, place) as client:
-        for ladder in contender.ladders(data.dim):
-            if time.perf_counter() > until and (reached or len(missed) > 1):
+        ladders = contender.ladders(data.dim)
+        asked = _Asked(client, data.queries, data.truth)
+        asked.first(ladders[0][0])  # what is read for the first time
+        for ladder in ladders:
+            reached = [each for each in tried if each.recall >= target]
+            if reached and time.perf_counter() > until:
                 break
-            for setting in ladder:
-                tried += 1
-                search = client(setting)
-                if tried == 1:
-                    _asked(search, queries[:_FIRST], truth)  # what is read for the first time
-                recall, first = _asked(search, queries[:_FIRST], truth)
-                if recall < target - _MISSED:
-                    missed.append((recall, setting))
-                    continue
-                if reached and first > 1.5 * min(reached)[0]:
-                    break  # wider ones are slower yet
-                recall, p50 = _asked(search, queries, truth)
-                if recall >= target:
-                    reached.append((p50, recall, setting))
-                    break
-                missed.append((recall, setting))
-    if not reached:
-        recall, setting = max(missed, key=lambda each: each[0])
-        return Chosen(setting, recall, reached=False, tried=tried)
-    reached.sort(key=lambda each: each[0])
-    others = [{"p50": p50, "recall": recall, **setting} for p50, recall, setting in reached[1:6]]
-    return Chosen(reached[0][2], reached[0][1], reached=True, tried=tried, others=others)
+            if len(ladders) > 1 and asked.first(ladder[-1]).recall < target - _MISSED:
+                continue
+            fastest = min((each.p50 for each in reached), default=math.inf)
+            tried += _climbed(asked, ladder, target, fastest)
+    if not tried:
+        tried = [asked.all(ladders[-1][-1])]
+    reached = sorted((each for each in tried if each.recall >= target), key=lambda each: each.p50)
+    best, *others = reached or [max(tried, key=lambda each: each.recall)]
+    return Chosen(
+        best.setting, best.recall, bool(reached), len(tried), [asdict(each) for each in others[:5]]
+    )
 
 
-def _asked(search: Search, queries: Matrix, truth: Sequence[set[str]]) -> tuple[float, float]:
-    """Return the mean recall of the best K, and the median of milliseconds."""
-    found, times = 0, []
-    for query, best in zip(queries, truth, strict=False):
-        started = time.perf_counter()
-        ids = search(query)
-        times.append(time.perf_counter() - started)
-        found += len(best.intersection(ids))
-    return found / K / len(queries), statistics.median(times) * 1000
+@dataclass(frozen=True)
+class _Tried:
+    """A setting, what it found of the best K, and the median of its milliseconds."""
+
+    setting: Setting
+    recall: float
+    p50: float
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Queries that are asked with one setting after the other."""
+
+    client: Client
+    queries: Matrix
+    truth: Sequence[set[str]]
+
+    def first(self, setting: Setting) -> _Tried:
+        return self._tried(setting, self.queries[:_FIRST])
+
+    def all(self, setting: Setting) -> _Tried:
+        return self._tried(setting, self.queries)
+
+    def _tried(self, setting: Setting, queries: Matrix) -> _Tried:
+        found, times, search = 0, [], self.client(setting)
+        for query, best in zip(queries, self.truth, strict=False):
+            started = time.perf_counter()
+            ids = search(query)
+            times.append(time.perf_counter() - started)
+            found += len(best.intersection(ids))
+        return _Tried(setting, found / K / len(queries), statistics.median(times) * 1000)
+
+
+def _climbed(
+    asked: _Asked, ladder: Sequence[Setting], target: float, fastest: float
+) -> Iterator[_Tried]:
+    """Yield the settings of a ladder up to one that reaches the target, or is far too slow."""
+    for setting in ladder:
+        made = asked.first(setting)
+        if made.recall >= target - _MISSED:
+            if made.p50 > 1.5 * fastest:
+                return  # and wider ones are slower yet
+            made = asked.all(setting)
+            if made.recall >= target:
+                yield made
+                return
+        yield made
 
 
 @dataclass(frozen=True)

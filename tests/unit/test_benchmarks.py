@@ -18,7 +18,7 @@ KEPT = ROOT / "docs" / "benchmarks.json"
 README = "<!-- benchmarks, written by the command below -->\nold\n<!-- /benchmarks -->\n"
 
 
-def compare(*given: str | Path) -> subprocess.CompletedProcess[str]:
+def compare(*given: str | float | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.compare", *map(str, given)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
