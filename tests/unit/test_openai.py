@@ -23,11 +23,17 @@ from ..openai_server import WIDTH, OpenAIServer, running, vector
 KEY = "sk-proj-verysecret0123456789"
 TEXTS = [f"text number {n}" for n in range(10)]
 
+#: What `made` has made, for its connections are closed before the server goes.
+EMBEDDERS: list[OpenAIEmbedder] = []
+
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with running() as made:
-        yield made
+    with running() as server:
+        yield server
+        for embedder in EMBEDDERS:
+            embedder.close()
+        EMBEDDERS.clear()
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -53,7 +59,9 @@ def embed(request: pytest.FixtureRequest) -> Callable[[OpenAIEmbedder, list[str]
 
 
 def made(server: OpenAIServer, model: str = "any", **options: Any) -> OpenAIEmbedder:
-    return OpenAIEmbedder(model, base_url=server.url, **{"retries": 2, **options})
+    embedder = OpenAIEmbedder(model, base_url=server.url, **{"retries": 2, **options})
+    EMBEDDERS.append(embedder)
+    return embedder
 
 
 def expected(texts: list[str]) -> Any:
@@ -282,7 +290,9 @@ def test_no_key_goes_where_it_does_not_belong(
     assert server.seen[-1].headers["Authorization"] == "Bearer named"
     # As the official client has it: the user has said that this endpoint stands for OpenAI.
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    OpenAIEmbedder("any").embed_query("a")
+    standing_for = OpenAIEmbedder("any")
+    standing_for.embed_query("a")
+    standing_for.close()
     assert server.seen[-1].headers["Authorization"] == f"Bearer {KEY}"
 
 

@@ -277,7 +277,8 @@ class OpenAIEmbedder:
             waiting = [pool.submit(self._asked, client, request) for request in requests]
             return [one.result() for one in waiting]
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # No request goes on behind an error, on a client that may be closed by then.
+            pool.shutdown(cancel_futures=True)
 
     def _asked(self, client: Any, request: dict[str, Any]) -> Any:
         try:
