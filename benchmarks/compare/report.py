@@ -236,7 +236,7 @@ def readme(made: Mapping[str, Any]) -> str:
     return "\n".join([
         f"![The front of speed and memory](docs/{_PICTURE})\n", *[*first, *others][:3],
         f"\nMade by {' and '.join(commands)}.",
-        "The rest is in [docs/benchmarks.md](docs/benchmarks.md), also where two stages do not pay.",
+        "Where two stages do not pay, and the rest, is in [benchmarks.md](docs/benchmarks.md).",
     ])  # fmt: skip
 
 
