@@ -198,9 +198,12 @@ class Run:
             self.server.restart({"shared_buffers": f"{max(16, limit >> 22)}MB"})
             self.server.stop()
             drop_cache(self.server.directory)
-            self.server.start(group)
             try:
+                self.server.start(group)
                 return self._paced(contender, data, self.server.url, states)
+            except Exception as error:  # whatever a client says whose server was killed
+                told = f"the server did not hold: {type(error).__name__}"
+                raise MemoryError(told) from error
             finally:
                 self.server.stop()
                 self.server.start()

@@ -31,8 +31,8 @@ Some = TypeVar("Some")
 #: A setting is given up after so many queries when it finds so much less than the target.
 _FIRST, _MISSED = 100, 0.02
 
-#: Queries of which each client has its own share, from another place in the list.
-_FEWEST = 30
+#: So many queries are asked at least, however slow they are.
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
