@@ -5,7 +5,7 @@ BIN := .venv/bin
 CONSTRAINTS := --constraint tools/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS)
 
-.PHONY: help demo test fuzz lint bench bench-quick test-lowest clean
+.PHONY: help demo test fuzz lint bench bench-real bench-quick test-lowest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -51,6 +51,11 @@ SETS ?= --sizes 50000 200000 1000000
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.compare run $(SETS) --work benchmarks/results/work --keep \
 		--out benchmarks/results/benchmarks.json
+
+# The same on real vectors, of texts with examples of their use (--glosses FILE).
+bench-real: .venv/bench
+	$(BIN)/python -m benchmarks.compare run --vectors minilm minilm-rotated --sizes 100000 --keep \
+		--work benchmarks/results/work --out benchmarks/results/benchmarks.json --add
 
 bench-quick: .venv/bench
 	$(BIN)/python -m benchmarks.compare run --quick --out benchmarks/results/quick.json

@@ -300,6 +300,9 @@ def _run(asked: argparse.Namespace) -> int:
     except Enough:
         say("the time is over; the same command goes on from here")
         return 75
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     before: list[dict[str, Any]] = []
     if asked.add:
         with suppress(FileNotFoundError):

@@ -149,6 +149,11 @@ def _synthetic(directory: Path, n: int, dim: int, queries: int, seed: int) -> No
 
 
 def _real(glosses: Path, n: int, queries: int, seed: int, cache: Path) -> tuple[Matrix, Matrix]:
+    if not glosses.is_file():
+        raise FileNotFoundError(
+            f"no glosses at {glosses}; give --glosses a gzipped JSON Lines file whose lines have a "
+            "text and a list of examples"
+        )
     with gzip.open(glosses, "rt", encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     random.Random(seed).shuffle(entries)
