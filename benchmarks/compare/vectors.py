@@ -24,7 +24,7 @@ from nestvec import Record
 from nestvec.adaptors import RotationAdaptor
 from nestvec.nesting import Matrix
 
-__all__ = ["GLOSSES", "KINDS", "Data", "K", "make"]
+__all__ = ["GLOSSES", "KINDS", "Data", "K", "NoVectors", "make"]
 
 KINDS = ("synthetic", "minilm", "minilm-rotated")
 
@@ -33,6 +33,10 @@ K = 10
 
 _EACH, _CHUNK = 100, 16_384
 GLOSSES = Path(__file__).parents[3] / "shared" / "data" / "glosses" / "glosses.jsonl.gz"
+
+
+class NoVectors(ValueError):
+    """What was asked for cannot be made; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,10 @@ def make(
     """Return n vectors of a kind, from the cache where they were made before.
 
     Of real vectors there are as many as there are glosses, and `dim` is the model's. Raises
-    ValueError for an unknown kind, FileNotFoundError where there are no glosses.
+    NoVectors for an unknown kind, and where there are no texts or too few.
     """
     if kind not in KINDS:
-        raise ValueError(f"vectors are {', '.join(KINDS)}, not {kind!r}")
+        raise NoVectors(f"vectors are {', '.join(KINDS)}, not {kind!r}")
     length = dim if kind == "synthetic" else 384
     directory = cache / f"{kind}-{n}x{length}-{queries}-{seed}"
     data = Data(kind, directory)
@@ -150,7 +154,7 @@ def _synthetic(directory: Path, n: int, dim: int, queries: int, seed: int) -> No
 
 def _real(glosses: Path, n: int, queries: int, seed: int, cache: Path) -> tuple[Matrix, Matrix]:
     if not glosses.is_file():
-        raise FileNotFoundError(
+        raise NoVectors(
             f"no glosses at {glosses}; give --glosses a gzipped JSON Lines file whose lines have a "
             "text and a list of examples"
         )
@@ -158,7 +162,7 @@ def _real(glosses: Path, n: int, queries: int, seed: int, cache: Path) -> tuple[
         entries = [json.loads(line) for line in lines]
     random.Random(seed).shuffle(entries)
     if n > len(entries):
-        raise ValueError(f"there are {len(entries):,} glosses, not {n:,}")
+        raise NoVectors(f"there are {len(entries):,} glosses, not {n:,}")
     asked = [example for entry in entries for example in entry["examples"]][:queries]
     documents = _embedded([entry["text"] for entry in entries[:n]], cache / f"minilm-{seed}")
     return documents, _embedded(asked, cache / f"minilm-{seed}-queries")
