@@ -35,6 +35,9 @@ QUICK = {
 }  # fmt: skip
 
 
+#: What a set that an interrupted run has measured was asked with, if it is to stand.
+_SAME = ("target", "clients", "rounds", "seconds", "only")
+
 #: Bytes of the smallest memory limit: below it are an engine's own buffers, and no index.
 _LEAST = 32 << 20
 
@@ -78,7 +81,8 @@ class Run:
         file = self.work / f"{engine}-{data.directory.name}.json"
         if file.exists():
             found: dict[str, Any] = json.loads(file.read_text())
-            return found
+            if all(found[name] == getattr(self.asked, name) for name in _SAME):
+                return found
         made = self.compared(engine, data)
         file.write_text(json.dumps(made))
         return made
@@ -117,7 +121,7 @@ class Run:
             "engine": engine, "vectors": data.kind, "documents": len(data), "dim": data.dim,
             "queries": len(data.queries), "target": self.asked.target, "seed": self.asked.seed,
             "clients": self.asked.clients, "rounds": self.asked.rounds,
-            "seconds": self.asked.seconds, "began": began, "ended": now(),
+            "seconds": self.asked.seconds, "only": self.asked.only, "began": began, "ended": now(),
             "load": [load_before, Path("/proc/loadavg").read_text().split()[0]],
             "limit_bytes": limit, "left_out": left_out, "machine": machine(),
             "versions": versions() | (self.server.versions if self.server else {}),
