@@ -66,6 +66,8 @@ class Run:
                         glosses=self.asked.glosses,
                     )  # fmt: skip
                     for engine in self.asked.engines:
+                        if not self._contenders(engine, data):
+                            continue
                         made.append(self._once(engine, data))
                         if not self.asked.keep:
                             self._stop()
@@ -87,6 +89,15 @@ class Run:
         file.write_text(json.dumps(made))
         return made
 
+    def _contenders(self, engine: str, data: Data) -> list[Contender]:
+        only = self.asked.only
+        return [
+            contender
+            for contender in CONTENDERS[engine]
+            if (not only or any(part in contender.slug for part in only))
+            and (contender.most is None or len(data) <= contender.most)
+        ]
+
     def _stop(self) -> None:
         if self.server is not None:
             self.server.stop()
@@ -98,12 +109,7 @@ class Run:
         if engine == "edge":
             self._stop()
         say(f"{engine}: {len(data):,} {data.kind} vectors of {data.dim}")
-        some = [
-            contender
-            for contender in CONTENDERS[engine]
-            if (not self.asked.only or any(part in contender.slug for part in self.asked.only))
-            and (contender.most is None or len(data) <= contender.most)
-        ]
+        some = self._contenders(engine, data)
         states = {contender.slug: self._prepared(engine, contender, data) for contender in some}
         self._check_time(needed=len(some) * (self.asked.rounds * 4 + 6) * self.asked.seconds)
         load_before = Path("/proc/loadavg").read_text().split()[0]
@@ -318,6 +324,12 @@ def _run(asked: argparse.Namespace) -> int:
         return 75
     except NoVectors as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not sets:
+        names = [each.slug for some in CONTENDERS.values() for each in some]
+        print(
+            f"error: nobody to measure; --only knows parts of {', '.join(names)}", file=sys.stderr
+        )
         return 2
     before: list[dict[str, Any]] = []
     if asked.add:
