@@ -111,6 +111,11 @@ def _section(made: Set) -> str:
         f"{', '.join(f'{name} {version}' for name, version in raw['versions'].items())}.\n"
     )
     lines = [f"\n## {title(made)}\n", head]
+    if max(map(float, raw["load"])) > machine["cores"]:
+        lines.append(
+            "Others used the machine meanwhile: its load was above its cores. Times are longer than"
+            " on a quiet one, and ratios less sure.\n"
+        )
     if raw["server"]:
         told = ", ".join(f"{name} {value}" for name, value in raw["server"].items())
         lines.append(f"The server has {told}.\n")
