@@ -85,7 +85,10 @@ def choose(contender: Contender, data: Data, place: str, target: float, budget: 
     with contender.opened(data, place) as client:
         ladders = contender.ladders(data.dim)
         asked = _Asked(client, data.queries, data.truth)
-        asked.first(ladders[0][0])  # what is read for the first time
+        if len(ladders) == len(ladders[0]) == 1:  # there is nothing to choose
+            tried, ladders = [asked.all(ladders[0][0])], []
+        else:
+            asked.first(ladders[0][0])  # what is read for the first time
         for ladder in ladders:
             reached = [each for each in tried if each.recall >= target]
             if reached and time.perf_counter() > until:
