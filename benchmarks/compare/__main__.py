@@ -30,8 +30,8 @@ CONTENDERS = {"edge": edge.CONTENDERS, "postgres": postgres.CONTENDERS}
 
 #: What --quick measures: real vectors, one size, everybody.
 QUICK = {
-    "vectors": ["synthetic"], "sizes": [5_000], "queries": 200, "sample": 1_000,
-    "rounds": 1, "seconds": 0.5, "budget": 3.0,
+    "vectors": ["synthetic"], "sizes": [5_000], "queries": 100, "sample": 1_000,
+    "rounds": 1, "seconds": 0.5, "budget": 2.0,
 }  # fmt: skip
 
 

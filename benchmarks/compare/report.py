@@ -44,7 +44,8 @@ $ python -m benchmarks.compare run --help
   the fastest one that finds recall@10 of the target or more on all queries; who never does is in
   the table and in no comparison. Graphs have the engines' default `m` and `ef_construct`.
 - **Turns.** Each is measured in a process of its own, in rounds, in changing order; a figure is the
-  median of the rounds. Queries were asked before they count.
+  median of the rounds, and queries a second of five slices of each. Queries were asked before they
+  count.
 - **Hot** is what the first stage reads: what vectors are searched by, their graph, and the map of
   ids where the engine has one, as files or as an index. Full vectors that are only rescored are
   read a few at a time, and are not counted.
