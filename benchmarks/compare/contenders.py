@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from nestvec import Store
@@ -100,36 +101,46 @@ class Nested(Contender):
         return lambda query: [hit.id for hit in store.search(query, K, funnel=funnel)]
 
 
+_EFS = (16, 24, 32, 40, 48, 56, 64, 80, 100, 128, 160, 200, 256, 320, 400, 600)
+_TIMES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
+
+
 def single_ladders(quantised: bool) -> list[list[Setting]]:
     """Return the settings of one graph on the engine Edge."""
-    efs = (16, 24, 32, 40, 48, 56, 64, 80, 100, 128, 160, 200, 256, 320, 400, 600)
     if not quantised:
-        return [[{"ef": ef} for ef in efs]]
-    times = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
-    return [[{"ef": ef, "oversampling": each} for ef in efs if ef >= each * 10] for each in times]
+        return [[{"ef": ef} for ef in _EFS]]
+    return [[{"ef": ef, "oversampling": each} for ef in _EFS if ef >= each * K] for each in _TIMES]
 
 
-def nested_ladders(first: str, *, ef: bool, oversampling: bool) -> list[list[Setting]]:
-    """Return the funnels of two stages: a shortlist of the first field, and how it is searched."""
-    limits = (15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 600, 800)
-    if not ef:
-        return [[{"funnel": f"{first}:{limit}"} for limit in limits]]
-    steps = (1, 1.25, 1.5, 2, 3, 4)
-    ladders = [
+def nested_ladders(first: str) -> list[list[Setting]]:
+    """Return the funnels on Edge that begin with a field, and how it is searched.
+
+    The full vector, quantised, has the settings that it has without nestvec.
+    """
+    if first.startswith("full:"):
+        return [
+            [
+                {"funnel": f"{first}:{K} ef={each['ef']} oversampling={each['oversampling']:g}"}
+                for each in ladder
+            ]
+            for ladder in single_ladders(quantised=True)
+        ]
+    limits = (15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 300, 400, 600)
+    steps = (1, 1.5, 2, 3)
+    plain = [
         [{"funnel": f"{first}:{limit} ef={round(limit * step)}"} for step in steps]
         for limit in limits
     ]
-    if oversampling:
-        ladders += [
-            [
-                {"funnel": f"{first}:{limit} ef={round(limit * times * step)} "
-                           f"oversampling={times:g}"}
-                for step in steps
-            ]
-            for limit in (10, 12, 15, 20, 30)
-            for times in (1.5, 2, 3, 4, 6, 8, 12)
-        ]  # fmt: skip
-    return ladders
+    oversampled = [
+        [
+            {"funnel": f"{first}:{limit} ef={round(limit * times * step)} oversampling={times:g}"}
+            for step in steps
+        ]
+        for limit in (12, 15, 20, 30)
+        for times in (2, 3, 4, 6, 8)
+    ]
+    both = zip_longest(plain, oversampled)  # in turns, since the time to try them may end
+    return [ladder for pair in both for ladder in pair if ladder is not None]
 
 
 def in_parts(some: Sequence[Some], size: int) -> Iterator[Sequence[Some]]:

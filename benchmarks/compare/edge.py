@@ -70,8 +70,7 @@ class EdgeNested(Nested):
             yield partial(self.client, store)
 
     def ladders(self, dim: int) -> Sequence[Sequence[Setting]]:
-        quantised = self.precision not in ("float16", "float32")
-        return nested_ladders(self.dims(dim)[0], ef=True, oversampling=quantised)
+        return nested_ladders(self.dims(dim)[0])
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def measure(contender: Contender, data: Data, place: str, setting: Setting, way:
 
 def _steady(times: Sequence[float]) -> float:
     """Return queries a second: the median of five slices, so that a hiccup decides nothing."""
-    return statistics.median(len(each) / sum(each) for each in np.array_split(times, 5))
+    return float(statistics.median(len(each) / sum(each) for each in np.array_split(times, 5)))
 
 
 def _paced(search: Search, queries: Matrix, start: int, seconds: float) -> list[float]:

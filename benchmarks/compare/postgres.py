@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 import nestvec
 
-from .contenders import Client, Contender, Loaded, Nested, Search, Setting, in_parts, nested_ladders
+from .contenders import Client, Contender, Loaded, Nested, Search, Setting, in_parts
 from .edge import llama_nodes
 from .vectors import Data, K
 
@@ -49,7 +49,7 @@ class PostgresNested(Nested):
 
     def ladders(self, dim: int) -> Sequence[Sequence[Setting]]:
         first = self.dims(dim)[0]
-        return nested_ladders(first, ef=False, oversampling=False) + [
+        return [[{"funnel": f"{first}:{ef}"} for ef in (15, *_EFS)]] + [
             [{"funnel": f"{first}:{limit} ef={ef}"} for ef in _EFS if ef > limit]
             for limit in (20, 40, 60, 80, 100)
         ]

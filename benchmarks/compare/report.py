@@ -267,32 +267,50 @@ def largest(made: Mapping[str, Any]) -> list[Set]:
 
 
 def picture(made: Mapping[str, Any], file: Path) -> None:
-    """Draw queries a second against hot bytes, of all that reached the target."""
+    """Draw queries a second against hot bytes, of all that reached the target by an index."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "nestvec", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     sets = largest(made)
-    figure, axes = plt.subplots(1, len(sets), figsize=(5.2 * len(sets), 4), squeeze=False)
+    figure, axes = plt.subplots(1, len(sets), figsize=(6 * len(sets), 4), squeeze=False)
     for axis, each in zip(axes[0], sets, strict=True):
-        rows = [row for row in each.rows if row["chosen"]["reached"]]
-        for row in rows:
-            ours = row["side"] == "nestvec"
-            x, y = row["loaded"]["hot_bytes"] / 1e6, row["measured"]["qps"]
-            axis.plot(x, y, "o", color="#c2410c" if ours else "#64748b", zorder=3)
-            axis.annotate(row["name"], (x, y), xytext=(5, 4), textcoords="offset points",
-                          fontsize=8, color="#7c2d12" if ours else "#334155")  # fmt: skip
+        indexed = [row for row in each.rows if row["loaded"]["index_bytes"]]
+        rows = sorted((row for row in indexed if row["chosen"]["reached"]), key=_place)
         front = sorted(_front(rows))
         axis.step(*zip(*front, strict=True), where="post", color="#fdba74", zorder=1)
+        for height, row in zip(_heights(rows), rows, strict=True):
+            ours = row["side"] == "nestvec"
+            axis.plot(*_place(row)[::-1], "o", color="#c2410c" if ours else "#64748b", zorder=3)
+            axis.annotate(
+                row["name"], _place(row)[::-1], xytext=(1.04, height), textcoords="axes fraction",
+                va="center", color="#9a3412" if ours else "#334155",
+                arrowprops={"arrowstyle": "-", "color": "#cbd5e1", "lw": 0.6},
+            )  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel="hot MB", ylabel="queries a second, one client")
         axis.set_title(title(each), fontsize=9)
-        axis.margins(0.25)
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            scale.set_major_formatter("{x:g}")
+            scale.set_minor_formatter("")
+        axis.margins(0.1)
         axis.grid(visible=True, which="both", alpha=0.2)
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
+
+
+def _place(row: Row) -> tuple[float, float]:
+    """Return queries a second and hot MB."""
+    return float(row["measured"]["qps"]), row["loaded"]["hot_bytes"] / 1e6
+
+
+def _heights(rows: Sequence[Row]) -> list[float]:
+    """Return how high labels stand, in parts of the picture: one above the other, in order."""
+    return [(n + 0.5) / len(rows) for n in range(len(rows))]
 
 
 def _front(rows: Sequence[Row]) -> list[tuple[float, float]]:
