@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -255,8 +256,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the median of each figure over the rounds, and the rounds."""
     found: dict[str, Any] = {"rounds": rounds}
     for name in ("p50", "p95", "qps", "qps_clients", "resident_bytes"):
-        values = sorted(each[name] for each in rounds if each[name] is not None)
-        found[name] = values[len(values) // 2]
+        found[name] = statistics.median(each[name] for each in rounds if each[name] is not None)
     return found
 
 
