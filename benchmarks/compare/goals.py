@@ -1,0 +1,177 @@
+"""What nestvec aims at, and what a set of measurements says of it, figure by figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Goal", "Row", "Set", "goals", "in_words"]
+
+#: A contender's figures, as the JSON has them.
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Set:
+    """The contenders of one engine, one kind of vectors and one size, measured in one run."""
+
+    raw: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self.raw["contenders"])
+
+    def fastest(self, *sides: str, two_stages: bool = False) -> Row | None:
+        """Return the fastest of some sides that reached the target."""
+        rows = [
+            row
+            for row in self.rows
+            if row["side"] in sides
+            and row["chosen"]["reached"]
+            and not (two_stages and "full" in row["name"])
+        ]
+        return max(rows, key=qps, default=None)
+
+    def named(self, name: str) -> Row | None:
+        """Return a contender that reached the target."""
+        return next(
+            (row for row in self.rows if row["name"] == name and row["chosen"]["reached"]), None
+        )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An aim, what was measured, and whether that reaches it; None where it was not measured."""
+
+    aim: str
+    measured: str
+    reached: bool | None
+    headline: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return {True: "reached", False: "**not reached**", None: "not measured"}[self.reached]
+
+
+def qps(row: Row) -> float:
+    return float(row["measured"]["qps"])
+
+
+def hot(row: Row) -> float:
+    return float(row["loaded"]["hot_bytes"])
+
+
+def goals(made: Set) -> list[Goal]:
+    """Return every aim of an engine with what was measured of it."""
+    of_engine = _postgres(made) if made.raw["engine"] == "postgres" else _edge(made)
+    return [*of_engine, _limited(made)]
+
+
+def _postgres(made: Set) -> Iterator[Goal]:
+    ours = made.fastest("nestvec", two_stages=True)
+    framework, full = made.named("langchain-postgres"), made.named("psycopg float32")
+    yield _faster("≥ 2 × the queries/s of langchain-postgres's full index", ours, framework, 2,
+                  headline=True)  # fmt: skip
+    single = made.fastest("single", "framework")
+    yield _faster("≥ 1.4 × the best single-vector plan", ours, single, 1.4)
+    if ours is None or full is None:
+        yield Goal("first-stage index ≤ 1/8 of the full float32 one", "", None)
+    else:
+        share = full["loaded"]["index_bytes"] / ours["loaded"]["index_bytes"]
+        said = f"1/{share:.1f} ({ours['name']})"
+        yield Goal("first-stage index ≤ 1/8 of the full float32 one", said, share >= 8,
+                   f"an index of 1/{share:.0f} of the full float32 one")  # fmt: skip
+    if ours is None or framework is None:
+        yield Goal("load plus build ≥ 4 × faster than langchain-postgres", "", None)
+    else:
+        times = _loading(made, framework) / _loading(made, ours)
+        yield Goal(
+            "load plus build ≥ 4 × faster than langchain-postgres", f"{times:.1f} ×", times >= 4
+        )
+
+
+def _edge(made: Set) -> Iterator[Goal]:
+    ours = made.fastest("nestvec")
+    yield _faster("≥ 2.5 × the best single float32 HNSW", ours, made.named("Edge float32"), 2.5,
+                  headline=True)  # fmt: skip
+    for name in ("Edge int8", "Edge binary", "Edge turbo"):
+        aim = (
+            f"beside {name}: its queries/s in half its hot bytes, or 1.2 × its queries/s in no "
+            "more bytes"
+        )
+        peer = made.named(name)
+        plans = [r for r in made.rows if r["side"] == "nestvec" and r["chosen"]["reached"]]
+        if peer is None or not plans:
+            yield Goal(aim, "", None)
+            continue
+        best = max(plans, key=lambda row: _reach(row, peer))
+        yield Goal(
+            aim,
+            f"{qps(best) / qps(peer):.2f} × in {hot(best) / hot(peer):.2f} of the bytes "
+            f"({best['name']})",
+            _reach(best, peer) >= 1,
+        )
+
+
+def _reach(row: Row, peer: Row) -> float:
+    """Return how far a plan is towards either of two ways to beat a peer; from 1 on it does."""
+    speed, share = qps(row) / qps(peer), hot(row) / hot(peer)
+    return max(min(speed, 0.5 / share), min(speed / 1.2, 1 / share))
+
+
+def _faster(
+    aim: str, ours: Row | None, peer: Row | None, least: float, *, headline: bool = False
+) -> Goal:
+    if ours is None or peer is None:
+        return Goal(aim, "", None)
+    times = qps(ours) / qps(peer)
+    said = f"{times:.2f} × ({ours['name']}, {peer['name']})"
+    shown = f"{times:.1f} × the queries a second of {peer['name']}" if headline else ""
+    return Goal(aim, said, times >= least, shown)
+
+
+def _limited(made: Set) -> Goal:
+    aim = "in the memory limit ≥ 10 × the full float32 index"
+    name = "Edge float32" if made.raw["engine"] == "edge" else "psycopg float32"
+    full = made.named(name)
+    ours = [
+        row
+        for row in made.rows
+        if row["side"] == "nestvec" and row["chosen"]["reached"] and "qps" in row["limited"]
+    ]
+    if full is None or "qps" not in full["limited"] or not ours:
+        return Goal(aim, "", None)
+    best = max(ours, key=lambda row: float(row["limited"]["qps"]))
+    times = best["limited"]["qps"] / full["limited"]["qps"]
+    said = f"{times:.1f} × ({best['name']})"
+    limit = f"{made.raw['limit_bytes'] / 1e6:,.0f} MB"
+    return Goal(aim, said, times >= 10, f"in {limit} of memory {times:.0f} × those of {name}")
+
+
+def _loading(made: Set, row: Row) -> float:
+    """Return the seconds to write all documents, by the rate that was measured, and to index."""
+    loaded = row["loaded"]
+    return float(
+        loaded["write_s"] / loaded["written_rows"] * made.raw["documents"] + loaded["build_s"]
+    )
+
+
+def in_words(made: Set) -> Iterator[str]:
+    """Say in plain words whether two stages pay, beside the best that is one vector."""
+    ours = made.fastest("nestvec", two_stages=True)
+    single = made.fastest("single", "framework")
+    if ours is None or single is None:
+        yield "There is nothing to say of two stages here: one side did not reach the target."
+        return
+    times, share = qps(ours) / qps(single), hot(ours) / hot(single)
+    beside = f"{ours['name']} has {times:.2f} × the queries a second of {single['name']}"
+    if times >= 1:
+        yield (
+            f"Two stages pay: {beside}, the fastest single vector, in {share:.2f} of its hot bytes."
+        )
+    else:
+        yield (
+            f"In memory, two stages do not pay in speed here: {beside}, the fastest single vector."
+            f" They take {share:.2f} of its hot bytes."
+        )
