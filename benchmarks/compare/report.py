@@ -242,7 +242,7 @@ def readme(made: Mapping[str, Any]) -> str:
     commands = dict.fromkeys(f"`{command(each)}`" for each in sets)
     return "\n".join([
         f"![The front of speed and memory](docs/{_PICTURE})\n", *[*first, *others][:3],
-        f"\nMade by {' and '.join(commands)}.",
+        f"\nMade by {' and by '.join(commands)}.",
         "Where two stages do not pay, and the rest, is in [benchmarks.md](docs/benchmarks.md).",
     ])  # fmt: skip
 
@@ -252,8 +252,8 @@ def command(made: Set) -> str:
     raw = made.raw
     if "--quick" in raw["command"]:
         return "make bench-quick"
-    told = f"--engines {raw['engine']} --vectors {raw['vectors']} --sizes {raw['documents']}"
-    return f'make bench SETS="{told}"'
+    # Where it put its files is of no account to who runs it again.
+    return re.sub(r" --(?:work|out|stop-after) \S+| --(?:keep|add)\b", "", raw["command"])
 
 
 def largest(made: Mapping[str, Any]) -> list[Set]:
