@@ -155,7 +155,7 @@ def merging(url: str, rows: Matrix) -> dict[str, float]:
                     ' SELECT id, text, metadata, "full" FROM merging LIMIT 0'
                 )
                 with cursor.copy("COPY given FROM STDIN (FORMAT binary)") as copy:
-                    copy.write(copied(given))
+                    copy.write(b"".join(copied(given)))
                 cursor.execute(merge)
 
         sides = {"arrays": over_arrays, "copy": over_copy}

@@ -90,7 +90,7 @@ class Collections(api.CollectionsServicer):
 
 
 class Points(api.PointsServicer):
-    """Points are written, read, searched and deleted."""
+    """Points are written, read, searched and deleted, and vectors by their name."""
 
     def __init__(self, server: RestServer) -> None:
         self.server = server
@@ -106,6 +106,30 @@ class Points(api.PointsServicer):
     def Delete(self, engine: Engine, request: Any) -> Any:  # noqa: N802
         assert request.wait
         engine[request.collection_name].delete(GrpcToRest.convert_points_selector(request.points))
+        return done()
+
+    @answered
+    def UpdateVectors(self, engine: Engine, request: Any) -> Any:  # noqa: N802
+        assert request.wait
+        points = map(GrpcToRest.convert_point_vectors, request.points)
+        engine[request.collection_name].update_vectors(points)
+        return done()
+
+    @answered
+    def CreateVectorName(self, engine: Engine, request: Any) -> Any:  # noqa: N802
+        assert request.wait
+        made = request.dense_config
+        dense = models.DenseVectorConfig(
+            size=made.size,
+            distance=GrpcToRest.convert_distance(made.distance),
+            datatype=optional(made, "datatype", GrpcToRest.convert_datatype),
+        )
+        engine[request.collection_name].new_vector(request.vector_name, dense)
+        return done()
+
+    @answered
+    def DeleteVectorName(self, engine: Engine, request: Any) -> Any:  # noqa: N802
+        engine[request.collection_name].delete_vector(request.vector_name)
         return done()
 
     @answered

@@ -59,6 +59,8 @@ class Stores:
                 f"an adapter takes a Store or an AsyncStore, got {type(store)}; nestvec.connect "
                 "opens one"
             )
+        if astore is not None:
+            _check_same(store, astore)
         self.store = store.as_sync() if isinstance(store, AsyncStore) else store
         self.astore = astore or (store if isinstance(store, AsyncStore) else store.as_async())
         self._loop = _running() if astore or isinstance(store, AsyncStore) else None
@@ -99,6 +101,16 @@ class Stores:
         if self._loop in (None, _running()):
             await self.astore.close()
         await asyncio.to_thread(self.store.close)
+
+
+def _check_same(store: Store | AsyncStore, astore: AsyncStore) -> None:
+    if not isinstance(astore, AsyncStore):
+        raise ConfigError(f"astore is an AsyncStore, got {type(astore)}; nestvec.aconnect opens it")
+    if store.collection != astore.collection:
+        raise ConfigError(
+            f"store is of collection {store.collection!r} and astore of {astore.collection!r}; an "
+            "adapter takes one collection in both colours"
+        )
 
 
 #: What may have connections in a loop that nobody will run again, such as a framework's.
@@ -152,8 +164,8 @@ class Prefixes:
     def __init__(self, embedder: Any = "static", *, dim: int | None = None) -> None:
         self.embedder = resolve(embedder)
         width = self.embedder.dim
-        if dim is not None and not 1 <= dim <= width:
-            raise NestingError(f"dim is from 1 to {width} with {self.embedder.name!r}, got {dim}")
+        if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
+            raise NestingError(f"dim is from 1 to {width} with {self.embedder.name!r}, got {dim!r}")
         self.dim = dim or width
 
     @property

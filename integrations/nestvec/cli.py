@@ -12,7 +12,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -294,8 +294,8 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Queries, a line each: a text, or JSON with query (a text or a vector) and where. "
-            "Without it documents are drawn.",
+            help="Queries, such as a log: a text a line, or JSON Lines with query and where; or a "
+            ".npy file of vectors. Without it documents are drawn.",
         ),
     ] = None,
     confidence: Annotated[float, typer.Option(help="How sure the recall has to be.")] = 0.95,
@@ -311,22 +311,24 @@ def tune(
     ] = None,
     collection: Collection = "docs",
     embedder: Embedder = None,
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Measure plans on a collection and make the best one its default.
 
     Ends with 1 where no plan reaches the target; then the collection keeps the plan that it had.
     """
-    if plot is not None:
-        from .tuning_plots import draw  # says what it needs before minutes are spent
-    asked = None if queries is None else list(cli_tuning.read_queries(queries))
+    if plot is not None:  # says what it needs before minutes are spent
+        from .tuning_plots import draw
+
+        plot.mkdir(parents=True, exist_ok=True)
     only = condition(where or [], filter)
     with (
-        connect(url, collection=collection, embedder=embedder) as store,
+        connect(url, collection=collection, embedder=embedder, adaptor=adaptor) as store,
         console.share("tuning") as progress,
     ):
         tuned = store.tune(
-            target, k, asked, confidence=confidence, budget_s=budget, optimise=optimise,
+            target, k, queries, confidence=confidence, budget_s=budget, optimise=optimise,
             where=only, seed=seed, progress=progress,
         )  # fmt: skip
     drawn = [] if plot is None else draw(tuned, plot)
@@ -371,13 +373,14 @@ def add_field(
     field: Annotated[str, typer.Argument(help="Such as 128, 256:int8 or full:binary.")],
     *,
     collection: Collection = "docs",
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Add a field, made of the full vectors that are there; run it again after a break.
 
     Others go on searching and writing meanwhile; nothing is embedded.
     """
-    with connect(url, collection=collection) as store:
+    with connect(url, collection=collection, adaptor=adaptor) as store:
         with console.counted("adding a field") as told:
             store.add_field(field, progress=told)
         _changed(store, as_json=as_json)
@@ -389,37 +392,44 @@ def drop_field(
     field: Annotated[str, typer.Argument(help="Such as 64.")],
     *,
     collection: Collection = "docs",
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
     """Drop a field; run it again after a break."""
-    with connect(url, collection=collection) as store:
+    with connect(url, collection=collection, adaptor=adaptor) as store:
         store.drop_field(field)
         _changed(store, as_json=as_json)
 
 
 @app.command()
 def verify(
+    url: Url, *, collection: Collection = "docs", adaptor: Adapted = None, as_json: Json = False
+) -> None:
+    """Find documents whose fields are lacking or wrong; ends with 1 where there are any."""
+    with (
+        connect(url, collection=collection, adaptor=adaptor) as store,
+        console.counted("reading") as told,
+    ):
+        found = store.verify(progress=told)
+    _show_faults(found, as_json=as_json)
+
+
+@app.command()
+def repair(
     url: Url,
     *,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be made of the full vectors.")
-    ] = False,
     collection: Collection = "docs",
     embedder: Embedder = None,
+    adaptor: Adapted = None,
     as_json: Json = False,
 ) -> None:
-    """Find documents whose fields are lacking or wrong; ends with 1 where there are any left."""
+    """Mend what verify finds, by the full vectors or the texts; ends with 1 where any is left."""
     with (
-        connect(url, collection=collection, embedder=embedder) as store,
-        console.counted("mending" if repair else "reading") as told,
+        connect(url, collection=collection, embedder=embedder, adaptor=adaptor) as store,
+        console.counted("mending") as told,
     ):
-        found = store.repair(progress=told) if repair else store.verify(progress=told)
-    if as_json:
-        _print(found)
-    else:
-        cli_tuning.show_faults(found)
-    if found:
-        raise typer.Exit(1)
+        found = store.repair(progress=told)
+    _show_faults(found, as_json=as_json)
 
 
 @app.command()
@@ -696,6 +706,15 @@ def _integers(text: str) -> list[int]:
 
 
 # Opening and storing
+
+
+def _show_faults(found: Mapping[str, Sequence[str]], *, as_json: bool) -> None:
+    if as_json:
+        _print(found)
+    else:
+        cli_tuning.show_faults(found)
+    if found:
+        raise typer.Exit(1)
 
 
 def _changed(store: Store, *, as_json: bool) -> None:

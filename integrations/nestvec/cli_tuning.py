@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import console
 from .certificate import Trial, Tuned
-from .errors import ConfigError
 from .sizing import Size
 
-__all__ = ["read_queries", "show", "show_faults", "show_sizes", "told"]
+__all__ = ["show", "show_faults", "show_sizes", "told"]
 
 #: How many other plans are shown.
 _SHOWN = 8
@@ -48,20 +46,6 @@ def _bytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
-def read_queries(path: Path) -> Iterator[Any]:
-    """Yield the queries of a file. Raises ConfigError that names the line."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for n, line in enumerate(text.splitlines(), 1):
-        line = line.strip()  # noqa: PLW2901
-        if line.startswith("{"):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f"{path}, line {n}: no JSON ({error})") from None
-        elif line:
-            yield line
-
-
 def show_faults(found: Mapping[str, Sequence[str]]) -> None:
     """Show the documents that have faults, some of them by name."""
     if not found:
@@ -70,7 +54,8 @@ def show_faults(found: Mapping[str, Sequence[str]]) -> None:
     rows = [(id, "; ".join(faults)) for id, faults in list(found.items())[:_FAULTS]]
     console.table(("document", "lacking or wrong"), rows)
     more = len(found) - len(rows)
-    console.say(f"{len(found):,} documents" + (f", {more:,} of them not shown" if more else ""))
+    noun = "document" if len(found) == 1 else "documents"
+    console.say(f"{len(found):,} {noun}" + (f", {more:,} of them not shown" if more else ""))
 
 
 def told(tuned: Tuned, drawn: Sequence[Path]) -> dict[str, Any]:

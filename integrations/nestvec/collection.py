@@ -143,7 +143,10 @@ def _check_fit(adaptor: Adaptor, head: Head) -> None:
 
 def _advise(model: Embedder | None, nesting: Nesting) -> None:
     """Warn of prefixes that the model is known not to be trained for."""
-    said = None if model is None else advice(profile_of(model), nesting.dim, nesting.fields)
+    if model is None:
+        return
+    layers = getattr(model, "layers", None)
+    said = advice(profile_of(model), nesting.dim, nesting.fields, layers)
     if said is not None:
         warnings.warn(said, UntrainedPrefix, stacklevel=5)  # where connect is called
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .datasets import Retrieval, Similarity, load
-from .embedders import Embedder, resolve
+from .embedders import Embedder, embed_queries, resolve
 from .errors import ConfigError, EmbedderError, MissingExtra, NestingError
 from .funnel import Funnel, Plan, check_count, plan
 from .nesting import Field, Matrix, Nesting, nest, unit_rows
@@ -134,8 +134,9 @@ class Evaluation:
         joined: dict[str, list[tuple[float, float]]] = {}
         marks: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows:
-            label = "all layers" if row.layers is None else f"{row.layers} layers"
-            series, label = (marks, f"{label}, rescored") if row.funnel else (joined, label)
+            series, label = (marks, "rescored by full") if row.funnel else (joined, "prefix alone")
+            if row.layers is not None:
+                label = f"{label}, {row.layers} layers"
             series.setdefault(label, []).append((row.length, row.metrics[metric]))
         lines(
             path, joined, marks=marks, title=f"{self.embedder}\non {self.dataset}",
@@ -307,16 +308,11 @@ def _embedded(
             for side in (0, 1)
         )
         return one, other
-    several = getattr(model, "embed_queries", None) or _one_by_one(model)
     asked, documents = data.queries, data.documents
     return (
-        vectors("query", several, list(asked.values()), list(asked)),
+        vectors("query", partial(embed_queries, model), list(asked.values()), list(asked)),
         vectors("document", model.embed_documents, list(documents.values()), list(documents)),
     )
-
-
-def _one_by_one(model: Embedder) -> Callable[[Sequence[str]], Any]:
-    return lambda texts: [model.embed_query(text) for text in texts]
 
 
 def _unit(

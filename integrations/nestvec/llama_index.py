@@ -105,6 +105,7 @@ class MatryoshkaEmbedding(BaseEmbedding):
         **options: Any,
     ) -> None:
         prefixes = Prefixes(embedder, dim=dim)
+        options = known(options, tuple(type(self).model_fields))
         options |= {"model_name": prefixes.name, "embed_batch_size": embed_batch_size}
         super().__init__(**{**options, "embedder": prefixes.embedder, "dim": prefixes.dim})
         self._prefixes = prefixes
@@ -178,6 +179,8 @@ _KINDS: dict[str, type[BaseNode]] = {
 
 def _records(nodes: Any) -> Iterator[Record] | AsyncIterator[Record]:
     """Return the records of nodes, which may be a generator of either kind."""
+    if isinstance(nodes, BaseNode):
+        raise RecordError("nodes is a list of nodes, got one node; write [node]")
     items = iterator(nodes)
     return _arecords(items) if isinstance(items, AsyncIterator) else map(_record, items)
 
@@ -253,6 +256,8 @@ def _packed_object(obj: Any) -> dict[str, Any]:
 
 def _order(value: Any) -> Any:
     """Return the keys of metadata in their order, which makes the hash; engines may lose it."""
+    if isinstance(value, (str, int, float)):  # most of metadata, so asked first
+        return 0
     if isinstance(value, Mapping):
         return {key: _order(item) for key, item in value.items()}
     return [_order(item) for item in value] if isinstance(value, list) else 0
@@ -427,6 +432,8 @@ def _queried(query: VectorStoreQuery, **options: Any) -> Flow[VectorStoreQueryRe
 
 
 def _found(query: VectorStoreQuery, options: Mapping[str, Any]) -> Flow[list[Hit]]:
+    if not isinstance(query, VectorStoreQuery):
+        raise ConfigError(f"query takes a VectorStoreQuery, got {type(query)}")
     mode = _mode(query.mode)
     for name in _UNUSED:
         if getattr(query, name, None) is not None:
@@ -434,7 +441,7 @@ def _found(query: VectorStoreQuery, options: Mapping[str, Any]) -> Flow[list[Hit
     text = query.query_embedding if query.query_embedding is not None else query.query_str
     if text is None:
         raise ConfigError("a query needs query_embedding or query_str")
-    k, where = query.similarity_top_k, _restricted(query)
+    k, where = check_count("similarity_top_k", query.similarity_top_k, 1), _restricted(query)
     threshold = getattr(query, "mmr_threshold", None)
     if mode is VectorStoreQueryMode.DEFAULT:
         asked = known(options, (*_SEARCH, "offset"))
@@ -443,9 +450,11 @@ def _found(query: VectorStoreQuery, options: Mapping[str, Any]) -> Flow[list[Hit
         hits: list[Hit] = yield methodcaller("search", text, k, where=where, **asked)
         return hits
     asked = known(options, (*_SEARCH, *_DIVERSE))
-    if threshold is not None and asked.setdefault("mmr_threshold", threshold) != threshold:
-        raise ConfigError("mmr_threshold is given twice, by the query and as an option")
     given = {name: asked.pop(name, None) for name in _DIVERSE}
+    if threshold is not None:
+        if given["mmr_threshold"] not in (None, threshold):
+            raise ConfigError("mmr_threshold is given twice, by the query and as an option")
+        given["mmr_threshold"] = threshold
     fetch_k, lambda_mult = _mmr(k, *given.values())
     return (
         yield from diverse(text, k, fetch_k=fetch_k, lambda_mult=lambda_mult, where=where, **asked)
@@ -473,8 +482,8 @@ def _mmr(k: int, threshold: Any, factor: Any, fetch_k: Any) -> tuple[int, float]
     if fetch_k is not None:
         return check_count("mmr_prefetch_k", fetch_k, 1), threshold
     factor = 4 if factor is None else factor
-    if not isinstance(factor, (int, float)) or not factor >= 1:
-        raise ConfigError(f"mmr_prefetch_factor is at least 1, got {factor!r}")
+    if not isinstance(factor, (int, float)) or not 1 <= factor < math.inf:
+        raise ConfigError(f"mmr_prefetch_factor is a number from 1 on, got {factor!r}")
     return math.ceil(k * factor), threshold
 
 
@@ -545,13 +554,14 @@ class NestedVectorStore(BasePydanticVectorStore):
     _stores: Stores = PrivateAttr()
 
     def __init__(self, store: Store | AsyncStore, astore: AsyncStore | None = None) -> None:
+        stores = Stores(store, astore)
         where: dict[str, Any] = {
             "url": store.url,
             "collection": store.collection,
             "options": store.options,
         }
         super().__init__(**where)
-        self._stores = Stores(store, astore)
+        self._stores = stores
 
     add, async_add = blocking(_added), awaited(_added)
     delete, adelete = blocking(_deleted), awaited(_deleted)
@@ -693,14 +703,13 @@ class FunnelRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vector = query_bundle.embedding
         if vector is None:
-            vector = self._model().get_agg_embedding_from_queries(query_bundle.embedding_strs)
+            vector = self._model().get_agg_embedding_from_queries(_texts(query_bundle))
         return self._told(query_bundle, *self.vector_store.stores.run(self._answer(vector)))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vector = query_bundle.embedding
         if vector is None:
-            queries = query_bundle.embedding_strs
-            vector = await self._model().aget_agg_embedding_from_queries(queries)
+            vector = await self._model().aget_agg_embedding_from_queries(_texts(query_bundle))
         return self._told(query_bundle, *await self.vector_store.stores.arun(self._answer(vector)))
 
     def _model(self) -> BaseEmbedding:
@@ -729,6 +738,14 @@ class FunnelRetriever(BaseRetriever):
             for each in found:
                 _note(each.node, trace)
         return found
+
+
+def _texts(query: QueryBundle) -> list[str]:
+    """Return what is embedded for a query. Raises RecordError where there is nothing."""
+    texts: list[str] = query.embedding_strs
+    if not all(text.strip() for text in texts or [""]):
+        raise RecordError("query: text is blank, so it cannot be embedded")
+    return texts
 
 
 def _note(node: BaseNode, trace: dict[str, Any]) -> None:

@@ -203,7 +203,13 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
         raise RecordError(f"{where[:80]}…: nested more than {MAX_DEPTH} levels deep")
     below = depth + 1
     if kind is dict:
-        return {_key(k, where): plain(item, f"{where}.{k}", below) for k, item in value.items()}
+        return {
+            # What is seen to be plain is not worth saying where it is.
+            k if type(k) is str and k.isascii() else _key(k, where): item
+            if type(item) is str and item.isascii()
+            else plain(item, f"{where}.{k}", below)
+            for k, item in value.items()
+        }
     if kind is list:
         return [plain(item, f"{where}[{i}]", below) for i, item in enumerate(value)]
     return _written_out(value, where, below)

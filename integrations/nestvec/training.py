@@ -10,14 +10,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .datasets import Retrieval, load
-from .embedders.sentence_transformers import SentenceTransformerEmbedder, package
+from .embedders.sentence_transformers import SentenceTransformerEmbedder, no_bar, package
 from .embedders.static import MODEL
 from .errors import ConfigError, EmbedderError, MissingExtra
 from .evaluation import Evaluation, evaluate
@@ -26,6 +26,9 @@ __all__ = ["LOSSES", "Recipe", "Trained", "train"]
 
 #: What can be trained, by the name of sentence-transformers' loss.
 LOSSES = {"matryoshka": "MatryoshkaLoss", "matryoshka2d": "Matryoshka2dLoss"}
+
+#: Pairs as sentence-transformers' losses want them, and as its models name what stands before them.
+_COLUMNS, _SIDES = ("anchor", "positive"), ("query", "document")
 
 #: Of the queries, what part is held out, and how many they are at least and at most.
 _PART, _LEAST, _MOST = 0.1, 20, 1_000
@@ -108,7 +111,8 @@ def train(
     if not isinstance(loaded, Retrieval):
         raise ConfigError(f"{loaded.name} has pairs with scores; training needs queries and texts")
     pairs, held = _split(loaded, recipe.seed)
-    learner = _model(str(model))
+    base = _embedder(str(model))
+    learner = base.loaded()
     width = learner.get_embedding_dimension()
     if max(recipe.dims) >= width:
         raise ConfigError(f"dims are shorter than the full vector ({width}), got {recipe.dims}")
@@ -116,12 +120,16 @@ def train(
         raise EmbedderError(f"{model} has no layers; train it with the loss 'matryoshka'")
     checkpoints = place.with_name(f".{place.name}.checkpoints")
     _begin(checkpoints, _key(str(model), pairs, recipe), resume=resume)
-    before = _measured(learner, held, recipe)
-    _fit(learner, pairs, recipe, checkpoints, advance)
-    after = _measured(learner, held, recipe)
+    before = _measured(base, held, recipe)
+    _fit(learner, pairs, recipe, checkpoints, advance, prompts=base.prompts)
     making = place.with_name(f".{place.name}.making")
     shutil.rmtree(making, ignore_errors=True)
-    learner.save_pretrained(str(making), create_model_card=False)
+    learner.prompts = {**learner.prompts, **dict(zip(_SIDES, base.prompts, strict=True))}
+    with no_bar():
+        learner.save_pretrained(str(making), create_model_card=False)
+    # As it will be loaded: its name, and what was known by that, are not those of the base.
+    after = _measured(SentenceTransformerEmbedder(making, dtype="float32"), held, recipe)
+    after = replace(after, embedder=f"st:{place}")
     (making / "README.md").write_text(_card(str(model), recipe, len(pairs), before, after))
     making.rename(place)
     shutil.rmtree(checkpoints)
@@ -159,18 +167,20 @@ def _split(data: Retrieval, seed: int) -> tuple[list[tuple[str, str]], Retrieval
     return pairs, held
 
 
-def _model(name: str) -> Any:
+def _embedder(name: str) -> SentenceTransformerEmbedder:
     """Return a model that can be trained. Raises EmbedderError, or MissingExtra."""
     transformers = package()
     if name == "static":
         made = package("modules").StaticEmbedding.from_model2vec(str(MODEL))
-        return transformers.SentenceTransformer(modules=[made], device="cpu")
-    return SentenceTransformerEmbedder(name.removeprefix("st:"), dtype="float32").loaded()
+        return SentenceTransformerEmbedder(
+            transformers.SentenceTransformer(modules=[made], device="cpu")
+        )
+    return SentenceTransformerEmbedder(name.removeprefix("st:"), dtype="float32")
 
 
-def _measured(learner: Any, held: Retrieval, recipe: Recipe) -> Evaluation:
-    learner.eval()
-    return evaluate(SentenceTransformerEmbedder(learner), held, dims=(*recipe.dims, "full"))
+def _measured(embedder: SentenceTransformerEmbedder, held: Retrieval, recipe: Recipe) -> Evaluation:
+    embedder.loaded().eval()
+    return evaluate(embedder, held, dims=(*recipe.dims, "full"))
 
 
 def _has_layers(learner: Any) -> bool:
@@ -186,6 +196,8 @@ def _fit(
     recipe: Recipe,
     checkpoints: Path,
     advance: Callable[[int, int], None],
+    *,
+    prompts: tuple[str, str],
 ) -> None:
     transformers, losses = package(), package("losses")
     try:
@@ -211,6 +223,8 @@ def _fit(
         seed=recipe.seed,
         # A text that is twice in a batch would be its own wrong answer.
         batch_sampler="no_duplicates",
+        # Texts are learnt as they will be embedded.
+        prompts=dict(zip(_COLUMNS, prompts, strict=True)),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         report_to="none",
@@ -218,19 +232,21 @@ def _fit(
         disable_tqdm=True,
     )
     learner.model_card_data.generate_widget_examples = False
+    learner.model_card_data.widget = [{"text": "-"}]  # else examples are looked for, with a bar
     lengths = sorted({*recipe.dims, learner.get_embedding_dimension()}, reverse=True)
     inner = losses.MultipleNegativesRankingLoss(learner)
     columns = [list(column) for column in zip(*pairs, strict=True)]
     trainer = transformers.SentenceTransformerTrainer(
         model=learner,
         args=arguments,
-        train_dataset=Dataset.from_dict(dict(zip(("anchor", "positive"), columns, strict=True))),
+        train_dataset=Dataset.from_dict(dict(zip(_COLUMNS, columns, strict=True))),
         loss=getattr(losses, LOSSES[recipe.loss])(learner, inner, lengths),
         callbacks=[Watch()],
     )
     trainer.remove_callback(callbacks.PrinterCallback)
     learner.train()
-    trainer.train(resume_from_checkpoint=_last(checkpoints))
+    with no_bar():
+        trainer.train(resume_from_checkpoint=_last(checkpoints))
 
 
 def _last(checkpoints: Path) -> str | None:

@@ -6,6 +6,7 @@ engine's exact search reads every document for each query. Filters are left to t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ __all__ = ["Answer", "Asked", "Pages", "exact_answers"]
 #: Cosines that are so near are the same: another order of adding changes as much.
 _SAME = 2e-6
 
-#: How many documents are ranked at once, and how many queries the engine is asked at once.
-_CHUNK, _TOGETHER = 4_096, 20
+#: How many documents are ranked at once, and how many queries the engine is asked until it is
+#: looked at whether another way is faster, or the time is over.
+_CHUNK, _TOGETHER = 4_096, 4
 
 #: How many documents are read at once.
 _PAGE = 512
@@ -72,8 +74,9 @@ def exact_answers(
     seconds: float,
     tell: Callable[[], None],
 ) -> Flow[list[Answer]]:
-    """Return the exact answers of queries in their order, of as many as `seconds` allow.
+    """Return the exact answers of queries in their order, of about as many as `seconds` allow.
 
+    One pass over all documents ends when it ends, and answers no less than half of the queries.
     Queries whose answer is empty, because nothing matches their filter, are left out.
     """
     engine_time = 0.0
@@ -89,9 +92,10 @@ def exact_answers(
         engine_time = (time.perf_counter() - began) / len(some)
         left = len(asked) - start - len(some)
         if start == 0 and free and left * engine_time > _WORTH:
-            rate = yield from _pass_time(collection, len(asked))
-            if rate < left * engine_time:
-                rest = asked[start + len(some) :]
+            reading, ranking = yield from _pass_time(collection, left)
+            if reading + ranking < left * engine_time:
+                share = (seconds - (time.perf_counter() - started) - reading) / max(ranking, 1e-9)
+                rest = asked[len(some) : len(some) + math.ceil(left * min(1, max(0.5, share)))]
                 return answers + (yield from _by_pass(collection, rest, k, tell))
         if time.perf_counter() - started > seconds:
             break
@@ -105,20 +109,22 @@ def _by_engine(collection: Collection, asked: Asked, k: int) -> Flow[list[Answer
     return [Answer(asked, tuple(hit.id for hit in best), best[-1].score)] if best else []
 
 
-def _pass_time(collection: Collection, queries: int) -> Flow[float]:
-    """Return about how long a pass over all documents takes, by a few pages of it."""
+def _pass_time(collection: Collection, queries: int) -> Flow[tuple[float, float]]:
+    """Return about how long a pass takes, to read and to rank all documents, by a few pages."""
     total = yield from collection.backend.count(None)
-    began, after, read = time.perf_counter(), None, 0
-    dim = collection.nesting.dim
-    asked = np.zeros((dim, queries), np.float32)
+    asked = np.zeros((queries, collection.nesting.dim), np.float32)
+    best, reading = _Best(queries, 2), Pages(collection, _PAGE)
+    counted, spent = 0, [0.0, 0.0]
     for _ in range(3):
-        records, after = yield from collection.backend.page(None, after, _PAGE, vectors=True)
-        read += len(records)
-        if records:
-            np.stack([record.vector for record in records]) @ asked
-        if after is None:
+        began = time.perf_counter()
+        page = yield from reading.next()
+        if page is None:
             break
-    return (time.perf_counter() - began) * total / max(1, read)
+        read = time.perf_counter()
+        best.add(page[0], asked @ page[1].T)
+        spent = [spent[0] + read - began, spent[1] + time.perf_counter() - read]
+        counted += len(page[0])
+    return spent[0] * total / max(1, counted), spent[1] * total / max(1, counted)
 
 
 def _by_pass(
@@ -137,13 +143,14 @@ def _by_pass(
 class Pages:
     """All documents with vectors, some thousands at a time: `next` returns ids and unit rows."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, chunk: int = _CHUNK) -> None:
         self.collection, self.after, self.ended = collection, None, False
+        self.chunk = chunk
 
     def next(self) -> Flow[tuple[list[str], Matrix] | None]:
         """Return the next ids and their (n, dim) unit rows, None at the end."""
         records: list[Record] = []
-        while not self.ended and len(records) < _CHUNK:
+        while not self.ended and len(records) < self.chunk:
             some, self.after = yield from self.collection.backend.page(
                 None, self.after, _PAGE, vectors=True
             )
@@ -166,13 +173,21 @@ class _Best:
 
     def add(self, ids: Sequence[str], scores: Matrix) -> None:
         """Take in the (queries, n) scores of n documents."""
-        keep = self.scores.shape[1]
-        some = np.argpartition(-scores, min(keep, scores.shape[1]) - 1, axis=1)[:, :keep]
-        both = np.concatenate([self.scores, np.take_along_axis(scores, some, 1)], axis=1)
-        names = np.concatenate([self.ids, np.array(ids, object)[some]], axis=1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :keep]
-        self.scores = np.take_along_axis(both, order, 1)
-        self.ids = np.take_along_axis(names, order, 1)
+        many, keep = self.scores.shape
+        names = np.array(ids, object)
+        if np.isneginf(self.scores[:, -1]).any():
+            some = np.argpartition(-scores, min(keep, scores.shape[1]) - 1, axis=1)[:, :keep]
+            owner = np.repeat(np.arange(many), some.shape[1])
+            chosen = some.ravel()
+        else:  # few are better than the worst of those that are kept
+            owner, chosen = np.nonzero(scores > self.scores[:, -1:])
+        owners = np.concatenate([np.repeat(np.arange(many), keep), owner])
+        both = np.concatenate([self.scores.ravel(), scores[owner, chosen]])
+        called = np.concatenate([self.ids.ravel(), names[chosen]])
+        order = np.lexsort((-both, owners))
+        ranks = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])
+        kept = order[ranks < keep]
+        self.scores, self.ids = (each[kept].reshape(many, keep) for each in (both, called))
 
     def answer(self, i: int, asked: Asked, k: int) -> list[Answer]:
         """Return the answer of a query, without itself; none where there is nothing else."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ import numpy as np
 from .backends.base import Backend, Entry
 from .certificate import Advice, Certificate, Trial, Tuned, least_queries, lower_bound
 from .collection import Collection
-from .errors import ConfigError, RecordError
+from .errors import ConfigError
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow
 from .funnel import Funnel, Knobs, Plan, Stage, check_count, plan
+from .queries import given, naming
 from .sizing import hot_bytes
 from .truth import Answer, Asked, exact_answers
 
@@ -38,11 +40,19 @@ Progress = Callable[[str, float], None]
 #: Queries that choose, and that certify, where they are drawn from the collection.
 _CHOOSING, _CERTIFYING = 200, 1_000
 
-#: The share of queries that are given which choose.
-_SHARE = 0.3
+#: The share of queries that are given which choose, and how many are taken at most, or three times
+#: as many as the target needs.
+_SHARE, _GIVEN = 0.3, 4_000
 
 #: A plan is looked at after so many queries, and again after each as many more.
 _ROUND = 20
+
+#: After so many it is clear whether a field takes far longer to read than others; and how much
+#: longer is far.
+_GLANCE, _SLOWER = 4, 1.5
+
+#: What share of the time for trying is for fields with an index, where others have none.
+_INDEXED_SHARE = 0.8
 
 #: From step to step limits grow by a third, and the knob of a graph or of lists too.
 _STEP = 4 / 3
@@ -53,8 +63,12 @@ _MOST_TIMES, _MOST = 200, 4_000
 #: How many plans certification goes through, from the surest to the fastest.
 _LADDER = 6
 
-#: What of the budget goes to exact answers, and what is kept for certification.
-_EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.35, 0.1, 0.3
+#: Until which share of the budget queries are embedded and answered exactly, and what is kept for
+#: the comparison of the best plans and for certification.
+_EMBED_SHARE, _EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.2, 0.35, 0.1, 0.3
+
+#: Until which share certification is planned to end: times are no more than estimates.
+_SAFE = 0.93
 
 #: How many of the best plans are compared on all choosing queries, beside some surer ones.
 _FINALISTS = 8
@@ -64,7 +78,7 @@ def tune(
     collection: Collection,
     target_recall: float = 0.99,
     k: int = 10,
-    queries: Iterable[Any] | None = None,
+    queries: Iterable[Any] | PathLike[str] | None = None,
     *,
     confidence: float = 0.95,
     budget_s: float = 60.0,
@@ -77,9 +91,11 @@ def tune(
 
     The best is the fastest (`optimise="speed"`) or the one that wants the fewest bytes in memory
     (`"memory"`) whose recall of the exact best k is at least `target_recall` with this
-    `confidence`, on queries that had no part in choosing it. `queries` are texts or vectors, or
-    dicts with `query` and `where` where they are asked with a filter; None draws documents as
-    queries, each of which is left out of its own answer. `where` is a filter for all queries.
+    `confidence`, on queries that had no part in choosing it. `queries` are texts, images, vectors,
+    or dicts with `query` and `where` for what is asked with a filter; or the `pathlib.Path` of a
+    file of them, such as a log (`nestvec.queries.given` says in which form). A query that is
+    there more than once counts once. None draws documents as queries, each of which is left out of
+    its own answer. `where` is a filter for all queries.
 
     Where no plan reaches the target the result says so (`reached`, `advice`), and the collection
     keeps the plan that it had. It takes about `budget_s` seconds. Nothing is written but the plan.
@@ -196,8 +212,10 @@ class _Run:
         self.reference_times: list[float] = []
         #: Plans beside the best that find more.
         self.surer: set[str] = set()
+        #: Whether there was no time to try everything that one would.
+        self.cut = False
 
-    def tuned(self, queries: Iterable[Any] | None, where: Filter | None) -> Flow[Tuned]:
+    def tuned(self, queries: Any, where: Filter | None) -> Flow[Tuned]:
         self.engine = str((yield from self.backend.info())["engine"])
         self.count = yield from self.backend.count(None)
         if not self.count:
@@ -208,12 +226,18 @@ class _Run:
         self.reference = _Grid(indexed[0], self.goal.k, self.count).at(0, 0)
         exact = self._new(Funnel(()))
         for answer in self.choosing[:_ROUND]:
+            if exact.n > 2 and self.clock.until(_EXACT_SHARE) < 0:
+                break
             yield from self._ask_both(answer, exact)
-        # Those with an index first: they are what others have to beat.
-        entries = [*indexed, *(entry for entry in entries if entry not in indexed)]
+        # Those with an index first: they are what others have to beat, and take most of the time.
+        others = [entry for entry in entries if entry not in indexed]
         begun, ends = self.clock.spent / self.clock.budget, 1 - _CERTIFY_SHARE - _COMPARE_SHARE
-        for i, entry in enumerate(entries):
-            yield from self._explore(entry, begun + (ends - begun) * (i + 1) / len(entries))
+        share = (ends - begun) * (_INDEXED_SHARE if others else 1.0) / len(indexed)
+        for i, entry in enumerate(indexed, 1):
+            yield from self._explore(entry, begun + share * i)
+        for entry in others:
+            if not (yield from self._too_slow(entry)):
+                yield from self._explore(entry, ends)
         made = yield from self._certified()
         if made.reached:
             return made
@@ -221,7 +245,7 @@ class _Run:
 
     # Queries
 
-    def _ask(self, queries: Iterable[Any] | None, where: Filter | None) -> Flow[None]:
+    def _ask(self, queries: Any, where: Filter | None) -> Flow[None]:
         self.clock.tell("drawing queries")
         if queries is None:
             asked = yield from self._drawn(where)
@@ -265,24 +289,32 @@ class _Run:
             for i, record in enumerate(records)
         ]
 
-    def _given(self, queries: Iterable[Any], where: Filter | None) -> Flow[list[Asked]]:
-        if isinstance(queries, (str, Mapping)):
-            raise RecordError("queries is a list of queries, got one; write [query]")
-        asked = []
-        for query in queries:
-            only = where
-            if isinstance(query, Mapping):
-                if "query" not in query or not query.keys() <= {"query", "where"}:
-                    raise RecordError(
-                        "a query that is a dict has the keys query and where, got "
-                        f"{', '.join(map(str, query)) or 'none'}"
-                    )
-                own = as_filter(query.get("where"))
-                only = own if where is None else where if own is None else own & where
-                query = query["query"]  # noqa: PLW2901
-            asked.append(Asked((yield from self.collection.vectors(query)), only, None))
-        order = np.random.default_rng(self.goal.seed).permutation(len(asked))
-        return [asked[i] for i in order]
+    def _given(self, queries: Any, where: Filter | None) -> Flow[list[Asked]]:
+        """Return queries that were given, in the order of the seed, each but once."""
+        listed, unread = given(queries, where)
+        if unread:
+            self.notes.append(f"not read of the queries: {', '.join(unread)}")
+        order = np.random.default_rng(self.goal.seed).permutation(len(listed))
+        most = max(_GIVEN, 3 * least_queries(self.goal.target, self.goal.confidence))
+        asked: dict[tuple[str | bytes, str], Asked] = {}
+        for n, query in enumerate(listed[i] for i in order):
+            if len(asked) == most or (len(asked) > 1 and self.clock.until(_EMBED_SHARE) < 0):
+                why = "more would add little" if len(asked) == most else "the budget ended there"
+                self.notes.append(f"{n:,} of {len(listed):,} queries were drawn; {why}")
+                break
+            text, only = query.query, repr(query.where)
+            if isinstance(text, str) and (text, only) in asked:
+                continue
+            with naming(query.place):
+                vectors = yield from self.collection.vectors(text)
+            key = text if isinstance(text, str) else vectors["full"].tobytes()
+            asked.setdefault((key, only), Asked(vectors, query.where, None))
+            self.clock.tell("embedding queries")
+        else:
+            n = len(listed)
+        if len(asked) < n:
+            self.notes.append(f"{n - len(asked):,} queries are repeated; each counts once")
+        return list(asked.values())
 
     # Trying
 
@@ -305,6 +337,21 @@ class _Run:
                 self._new(surer)
                 self.surer.add(str(surer))
             yield from self._between(entry, self._new(grid.at(*at)), end)
+
+    def _too_slow(self, entry: Entry) -> Flow[bool]:
+        """Return whether reading a field from end to end takes longer than a plan that is enough.
+
+        The field may still be the smaller one.
+        """
+        enough = self._passing()
+        if not enough:
+            return False
+        best = min(enough, key=self._cost)
+        least = self._new(_Grid(entry, self.goal.k, self.count).at(0, 0))
+        for answer in self.choosing[least.n : _GLANCE]:
+            yield from self._ask_both(answer, least)
+        smaller = self.goal.optimise == "memory" and least.memory < best.memory
+        return least.pace > _SLOWER * best.pace and not smaller
 
     def _corner(self, grid: _Grid, end: float) -> Flow[tuple[int, int] | None]:
         """Return the fewest candidates with the largest knob, then the least knob for them."""
@@ -376,9 +423,10 @@ class _Run:
         """
         tried = self._new(funnel)
         if not tried.n and self.clock.until(end) < 0 and self._funnels():
+            self.cut = True
             return False
         if not tried.n:
-            yield from self._look(tried)
+            yield from self._look(tried, end)
         return tried.n > 0 and tried.recall >= self.goal.target - (
             tried.spread() if tried.n < len(self.choosing) and not self._hopeless(tried) else 0
         )
@@ -394,8 +442,11 @@ class _Run:
             self.tried[name] = _Tried(funnel, self._memory(funnel))
         return self.tried[name]
 
-    def _look(self, tried: _Tried) -> Flow[None]:
-        """Ask the choosing queries by a plan, until it is clear whether it may win."""
+    def _look(self, tried: _Tried, end: float) -> Flow[None]:
+        """Ask the choosing queries by a plan, until it is clear whether it may win.
+
+        After `end` of the budget what was begun has to do.
+        """
         self.clock.tell(f"trying {tried.funnel}")
         yield from self._ask_both(self.choosing[0], tried, warm=True)
         best = min((t.pace for t in self._passing()), default=math.inf)
@@ -403,7 +454,8 @@ class _Run:
             for answer in self.choosing[tried.n : tried.n + _ROUND]:
                 yield from self._ask_both(answer, tried)
             sure = tried.recall - tried.spread() > self.goal.target
-            if self._hopeless(tried) or sure or tried.pace > 1.5 * best:
+            late = self.clock.until(end) < 0
+            if self._hopeless(tried) or sure or late or tried.pace > _SLOWER * best:
                 return
 
     def _ask_both(self, answer: Answer, tried: _Tried, *, warm: bool = False) -> Flow[None]:
@@ -484,14 +536,26 @@ class _Run:
                 f"an exact scan of {self.count:,} documents is faster than any other plan that "
                 "finds enough; tune again when there are many more"
             )
+        if self.cut:
+            self.notes.append(
+                "the budget ended before all plans were tried; a larger budget_s may find a better "
+                "one"
+            )
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
-        while len(ladder) > 2 and self._seconds(ladder) > self.clock.until(1):
-            ladder = _spread(ladder, len(ladder) - 1)
-        fitting = int(self.clock.until(1) / self._seconds(ladder) * len(self.certifying))
         needed = least_queries(self.goal.target, self.goal.confidence)
-        asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, 2 * needed)]
+        least = _ROUND if ladder == [exact] else min(len(self.certifying), 2 * needed)
+        # Where there is no time for all of them, neither is there for those that are slowest.
+        while len(ladder) > 1 and self._seconds(ladder, least) > self.clock.until(_SAFE):
+            slowest = max(ladder, key=self._milliseconds)
+            ladder = [tried for tried in ladder if tried is not slowest]
+        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1):
+            least = min(least, needed)
+        fitting = int(self.clock.until(1) / self._seconds(ladder, 1))
+        asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, least)]
         seen = [_Tried(tried.funnel, tried.memory) for tried in ladder]
         for n, answer in enumerate(asked):
+            if n >= least and self.clock.until(1) < 0:
+                break
             self.clock.tell("certifying", 0.7 + 0.3 * n / len(asked))
             for tried in seen:
                 yield from self._time(answer, self._plan(tried.funnel), tried)
@@ -509,10 +573,9 @@ class _Run:
         """Return whether an exact scan, which finds everything by definition, beats the others."""
         return self._cost(exact) <= min(map(self._cost, others))
 
-    def _seconds(self, plans: Sequence[_Tried]) -> float:
-        """Return about how long it takes to certify plans."""
-        milliseconds = sum(map(self._milliseconds, plans))
-        return milliseconds * len(self.certifying) / 1000
+    def _seconds(self, plans: Sequence[_Tried], queries: int) -> float:
+        """Return about how long it takes to ask plans so many queries."""
+        return sum(map(self._milliseconds, plans)) * queries / 1000
 
     def _milliseconds(self, tried: _Tried) -> float:
         return tried.pace * statistics.median(self.reference_times)

@@ -24,7 +24,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import IndexNode, MetadataMode, QueryBundle, TextNode
 
 import nestvec
-from nestvec import ConfigError, EmbedderError, F, FilterError, Funnel, FunnelError
+from nestvec import ConfigError, EmbedderError, F, FilterError, Funnel, FunnelError, RecordError
 from nestvec.llama_index import (
     FunnelEvent,
     FunnelRetriever,
@@ -127,6 +127,15 @@ async def test_queries_with_embeddings_of_their_own(here: NestedVectorStore) -> 
     hyde = HyDEQueryTransform(llm=MockLLM(), include_original=True).run("dog runs")
     assert len(hyde.embedding_strs) == 2
     assert len(await both_ways(retriever, hyde)) == 1
+
+
+async def test_a_query_without_words_is_refused(here: NestedVectorStore) -> None:
+    retriever = FunnelRetriever(here)
+    for query in ("", " ", QueryBundle("cat", custom_embedding_strs=[])):
+        with pytest.raises(RecordError, match="query: text is blank"):
+            retriever.retrieve(query)
+        with pytest.raises(RecordError, match="query: text is blank"):
+            await retriever.aretrieve(query)
 
 
 async def test_an_embed_model_of_its_own(here: NestedVectorStore) -> None:
@@ -312,6 +321,11 @@ def test_an_embedding_at_one_width_is_unit_length() -> None:
     assert (full.model_name, cut.model_name) == ("static", "static[:64]")
     with pytest.raises(nestvec.NestingError, match="dim is from 1 to 256 with 'static', got 300"):
         MatryoshkaEmbedding("static", dim=300)
+    wrong: Any = "64"
+    with pytest.raises(nestvec.NestingError, match="dim is from 1 to 256 with 'static', got '64'"):
+        MatryoshkaEmbedding("static", dim=wrong)
+    with pytest.raises(ConfigError, match="unknown option 'dimensions'; known are model_name"):
+        MatryoshkaEmbedding("static", dimensions=64)
     with pytest.raises(EmbedderError, match="unknown embedder 'sttaic'"):
         MatryoshkaEmbedding("sttaic")
 

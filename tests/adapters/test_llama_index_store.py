@@ -292,6 +292,8 @@ async def test_a_wrong_node_is_named_and_nothing_is_stored(
 async def test_what_is_no_node_is_refused(empty: Both) -> None:
     with pytest.raises(RecordError, match="expected LlamaIndex nodes, got <class 'str'>"):
         await empty.add(["text"])
+    with pytest.raises(RecordError, match=r"got one node; write \[node\]"):
+        await empty.add(nodes()[0])
     with pytest.raises(RecordError, match="'i' cannot be written as JSON"):
         await empty.add([IndexNode(id_="i", index_id="j", obj=object(), embedding=[1.0] * 8)])
     twice = TextNode(id_="x", embedding=[1.0] * 8)
@@ -334,6 +336,8 @@ async def test_a_text_alone_is_embedded(both: Both) -> None:
     assert result.ids == ["n6"]
     with pytest.raises(ConfigError, match="query_embedding or query_str"):
         await both.query(VectorStoreQuery(similarity_top_k=1))
+    with pytest.raises(ConfigError, match="takes a VectorStoreQuery, got <class 'str'>"):
+        await both.query("dog runs")
 
 
 async def test_a_text_alone_needs_an_embedder(connecting: Connecting, colour: str) -> None:
@@ -439,8 +443,10 @@ async def test_mmr_with_wrong_settings(both: Both) -> None:
     assert (await both.query(ask("cat", mode="mmr", doc_ids=["cow"]))).ids[0] in ("n6", "n7", "n8")
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"mmr_threshold": 1.5}, "mmr_threshold is between 0 and 1, got 1.5"),
-        ({"mmr_prefetch_factor": 0.5}, "mmr_prefetch_factor is at least 1, got 0.5"),
-        ({"mmr_prefetch_factor": "4"}, "mmr_prefetch_factor is at least 1, got '4'"),
+        ({"mmr_threshold": float("nan")}, "mmr_threshold is between 0 and 1, got nan"),
+        ({"mmr_prefetch_factor": 0.5}, "mmr_prefetch_factor is a number from 1 on, got 0.5"),
+        ({"mmr_prefetch_factor": "4"}, "mmr_prefetch_factor is a number from 1 on, got '4'"),
+        ({"mmr_prefetch_factor": float("inf")}, "mmr_prefetch_factor is a number from 1 on"),
         ({"mmr_prefetch_factor": 2, "mmr_prefetch_k": 5}, "exclude each other"),
         ({"offset": 2}, "unknown option 'offset'"),
     ]
@@ -449,6 +455,10 @@ async def test_mmr_with_wrong_settings(both: Both) -> None:
             await both.query(query, **options)
     with pytest.raises(ConfigError, match="given twice"):
         await both.query(ask("cat", mode="mmr", mmr_threshold=0.2), mmr_threshold=0.3)
+    for mode in ("default", "mmr"):
+        for k in (0, None):
+            with pytest.raises(FunnelError, match="similarity_top_k"):
+                await both.query(ask("cat", k=k, mode=mode))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown option 'mmr_threshold'"):
         await both.query(ask("cat"), mmr_threshold=0.3)
 
@@ -659,6 +669,18 @@ def test_what_indexes_ask_of_it() -> None:
     assert isinstance(vector_store.client, nestvec.Store)
     assert isinstance(vector_store.aclient, nestvec.AsyncStore)
     assert vector_store.embed_model is None
+
+
+def test_what_it_is_made_of_is_checked() -> None:
+    store = nestvec.connect("memory:", dims=(2,), dim=4)
+    other = nestvec.connect("memory:", collection="other", dims=(2,), dim=4).as_async()
+    wrong: Any = "edge:./papers"
+    with pytest.raises(ConfigError, match="takes a Store or an AsyncStore, got <class 'str'>"):
+        NestedVectorStore(wrong)
+    with pytest.raises(ConfigError, match="astore is an AsyncStore, got <class 'str'>"):
+        NestedVectorStore(store, wrong)
+    with pytest.raises(ConfigError, match="of collection 'docs' and astore of 'other'"):
+        NestedVectorStore(store, other)
 
 
 def test_the_embed_model_is_the_one_that_was_given() -> None:

@@ -89,8 +89,6 @@ def test_what_cannot_be_changed_is_named(engine: Engine) -> None:
 
 @lasting
 def test_a_change_is_there_for_the_next_one_who_opens(engine: Engine) -> None:
-    if engine.name == "qdrant:GRPC":
-        pytest.skip("the stand-in for a server changes vectors over REST alone")
     store = filled(engine)
     store.add_field(6)
     store.drop_field(2)

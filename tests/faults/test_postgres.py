@@ -104,6 +104,26 @@ def test_an_upsert_of_the_same_documents_leaves_no_dead_rows(url: str) -> None:
         assert second.vector @ ROWS[1] < 0
 
 
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("known", [0, 99], ids=["in its first part", "in its last part"])
+async def test_a_copy_in_many_parts_gives_way_to_ids_that_are_there(
+    url: str, colour: str, known: int
+) -> None:
+    """A collection that was opened empty, to which another store has added meanwhile."""
+    given = [Record(str(n), f"{n} " * 3_000, {"n": n}, row) for n, row in enumerate(ROWS[:100])]
+    with connect(url) as store, connect(url) as other:
+        other.add_records([Record(str(known), "old", {}, ROWS[0])])
+        if colour == "sync":
+            assert store.add_records(given) == [str(n) for n in range(100)]
+        else:
+            async with store.as_async() as astore:
+                assert await astore.add_records(given) == [str(n) for n in range(100)]
+        found = other.get([record.id for record in given])
+        assert [(record.text, record.metadata) for record in found] == [
+            (record.text, record.metadata) for record in given
+        ]
+
+
 def test_the_widest_row_fits(url: str) -> None:
     with nestvec.connect(url, dims=(256, "512:float16"), dim=1024) as store:
         text = "".join(map(chr, range(0x4E00, 0x9000))) * 20

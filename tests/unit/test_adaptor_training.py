@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -95,20 +95,72 @@ def test_a_network_that_does_not_beat_the_rotation_is_refused_with_the_figures()
         MatryoshkaAdaptor.fit(scrambled(1_200), dims=(4,), training=hopeless)
 
 
-def test_judgements_are_learnt_from() -> None:
-    documents = clusters(1_000)
-    asked = clusters(150, seed=3)
+def judged(documents: Matrix, asked: Matrix) -> list[tuple[int, int, int]]:
+    """Return ten documents of the same centre for each query."""
     group, wanted = documents.argmax(axis=1), asked.argmax(axis=1)
-    judgements = [
+    return [
         (q, int(d), 1 + n % 2)
         for q in range(len(asked))
         for n, d in enumerate(np.flatnonzero(group == wanted[q])[:10])
     ]
+
+
+def test_judgements_are_learnt_from() -> None:
+    documents, asked = clusters(1_000), clusters(150, seed=3)
     made = MatryoshkaAdaptor.fit(
-        documents, dims=(4,), queries=asked, judgements=judgements, training=SHORT
+        documents, dims=(4,), queries=asked, judgements=judged(documents, asked), training=SHORT
     )
     assert "nDCG@10" in made.about["over_rotation"]
     assert "20 judged queries over 1,000 documents" in made.about["over_rotation"]
+
+
+class Numbered:
+    """An embedder of texts that are numbers of rows, other ones for documents and for queries."""
+
+    name, dim = "numbered", DIM
+
+    def __init__(self, documents: Matrix, queries: Matrix) -> None:
+        self.documents, self.queries = documents, queries
+
+    def embed_documents(self, texts: Sequence[str]) -> Any:
+        return self.documents[[int(text) for text in texts]]
+
+    def embed_query(self, text: str) -> Any:
+        return self.queries[int(text)]
+
+
+def test_texts_are_embedded_as_documents_and_as_queries() -> None:
+    documents, asked = clusters(1_000), clusters(80, seed=3)
+    embedder = Numbered(documents, asked)
+    texts, questions = map(str, range(1_000)), (str(n) for n in range(80))
+    judgements, short = judged(documents, asked), replace(SHORT, iterations=60)
+    made = MatryoshkaAdaptor.fit_texts(
+        texts, embedder, dims=(4,), queries=questions, judgements=judgements, training=short
+    )
+    same = MatryoshkaAdaptor.fit(
+        documents, dims=(4,), queries=asked, judgements=judgements, training=short
+    )
+    assert made.embedder == "numbered"
+    assert made.about == same.about
+    assert made.apply(documents) == pytest.approx(same.apply(documents), abs=1e-3)
+
+
+def test_texts_and_queries_that_cannot_be_fitted_on_are_named() -> None:
+    embedder = Numbered(clusters(1_000), clusters(80))
+
+    def refused(said: str, texts: Any, **settings: Any) -> None:
+        with pytest.raises(AdaptorError, match=said):
+            MatryoshkaAdaptor.fit_texts(texts, embedder, dims=(4,), training=SHORT, **settings)
+
+    refused("at least 1,000 are needed", ["1", "2"])
+    refused("text 1 is blank", ["1", " "])
+    refused("there are no texts", [])
+    refused("texts is an iterable of strings, got one string", "1")
+    refused("query 1 is blank", ["1"], queries=["1", ""], judgements=[(0, 0)])
+    refused("there are no queries", ["1"], queries=[], judgements=[(0, 0)])
+    refused("given together", ["1"], queries=["1"])
+    embedder.documents[7] = np.nan
+    refused("vector 7: vector has NaN", map(str, range(1_000)))
 
 
 @pytest.mark.parametrize(

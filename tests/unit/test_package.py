@@ -20,7 +20,7 @@ LAYERS = [
     {"flow", "nesting"},
     {"records"},
     {"filter_forms", "filter_nodes", "filter_values", "filters", "funnel"},
-    {"certificate", "sizing"},
+    {"certificate", "queries", "sizing"},
     {"backends", "embedders", "adaptors"},
     {"advice", "sources"},
     {"collection"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nestvec.backends.postgres import PostgresBackend, PostgresOptions
 from nestvec.backends.postgres_driver import Apart, Copy, Query, Statement, Target
 from nestvec.backends.postgres_filters import condition
 from nestvec.backends.postgres_sql import Pgvector
-from nestvec.backends.postgres_wire import dumps, escape, loads, unescape
+from nestvec.backends.postgres_wire import copied, dumps, escape, loads, unescape
 from nestvec.funnel import plan
 from nestvec.nesting import nest
 from nestvec.records import Batch
@@ -214,6 +215,25 @@ def test_new_ids_are_copied_straight_until_one_is_there_already() -> None:
     with pytest.raises(StopIteration):
         flow.send([1])
     assert "ON CONFLICT" in text(next(of.upsert(batch())).statements[0])
+
+
+def test_rows_are_copied_in_parts_that_are_made_when_they_are_asked_for() -> None:
+    made = []
+
+    def rows() -> Iterator[tuple[bytes, ...]]:
+        for n in range(5):
+            made.append(n)
+            yield (b"%d" % n, b"x" * 60_000)
+
+    parts = copied(rows())
+    first = next(parts)
+    assert made == [0, 1]
+    whole = first + b"".join(parts)
+    expected = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    for n in range(5):
+        expected += b"\0\2\0\0\0\1%d" % n + (60_000).to_bytes(4, "big") + b"x" * 60_000
+    assert whole == expected + b"\xff\xff"
+    assert b"".join(copied([])) == b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"\xff\xff"
 
 
 def test_another_refusal_of_a_copy_is_not_taken_for_a_known_id() -> None:

@@ -105,11 +105,28 @@ def test_prefixes_that_were_trained_are_no_warning_and_others_are(profile: Profi
         assert wrong is None  # what it was trained for is not known
 
 
+def test_layers_that_a_2d_model_was_not_trained_for_are_a_warning() -> None:
+    profile = find("st:mixedbread-ai/mxbai-embed-2d-large-v1?layers=6")
+    assert profile is not None
+    for layers in (None, 13, 24):
+        assert advice(profile, 1024, [Field(64)], layers) is None
+    said = advice(profile, 1024, [Field(64)], 6)
+    assert said is not None
+    assert "trained to stop after 13 to 24 layers, not after 6: nestvec evaluate" in said
+    both = advice(profile, 1024, [Field(65)], 6)
+    assert both is not None
+    assert both.endswith(said)
+    assert "not of 65" in both
+    assert advice(find("text-embedding-3-large"), 3072, [Field(256)], 6) is None
+
+
 @pytest.mark.parametrize(
     ("name", "model"),
     [
         ("st:nomic-ai/nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
         ("st:/models/nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
+        ("st:/cache/hub/models--nomic-ai--nomic-embed-text-v1.5/snapshots/e5cf08aa?layers=6",
+         "nomic-ai/nomic-embed-text-v1.5"),
         ("st:mixedbread-ai/mxbai-embed-2d-large-v1?layers=13",
          "mixedbread-ai/mxbai-embed-2d-large-v1"),
         ("openai:text-embedding-3-large", "text-embedding-3-large"),

@@ -141,7 +141,7 @@ def test_a_known_model_gets_the_prompts_of_its_profile(
     assert known is not None
     small = profiles.Profile(
         known.model, models.WIDTH, "here", trained=(32, 16), layer_norm=True,
-        query_prompt="how many ", document_prompt="the weather ",
+        query_prompt="how many ", document_prompt="the weather ", layers=(3, 4),
     )  # fmt: skip
     monkeypatch.setitem(profiles._BY_LAST, "nomic-embed-text-v1.5", small)
     embedder = SentenceTransformerEmbedder(copy)
@@ -154,6 +154,8 @@ def test_a_known_model_gets_the_prompts_of_its_profile(
         assert made == pytest.approx((row - row.mean()) / row.std(), abs=1e-3)
     with pytest.warns(profiles.UntrainedPrefix, match="prefixes of 16 numbers, not of 8"):
         nestvec.connect("memory:", dims=(8, 16), embedder=embedder).close()
+    with pytest.warns(profiles.UntrainedPrefix, match="after 3 to 4 layers, not after 2"):
+        nestvec.connect("memory:", dims=(16,), embedder=embedder.with_layers(2)).close()
 
 
 def test_an_unknown_model_is_read_for_what_it_declares(saved: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 import nestvec
 from nestvec import ConfigError, EmbedderError, stdlib_docs
 from nestvec.datasets import Retrieval, load
+from nestvec.embedders import profiles
 from nestvec.embedders.profiles import profile_of
 from nestvec.embedders.sentence_transformers import SentenceTransformerEmbedder
 from nestvec.training import Recipe, train
@@ -142,6 +143,32 @@ def test_layers_are_trained_with_prefixes(docs: Retrieval, tmp_path: Path) -> No
     half = nestvec.connect("memory:", dims=(8,), embedder=f"{made.embedder}?layers=2")
     half.add(["Parse a date from a string.", "Insert into a sorted list."])
     assert half.count() == 2
+
+
+def test_prompts_are_trained_with_and_kept_under_another_name(
+    docs: Retrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = profiles.Profile(
+        "me/known", 32, "here", trained=(32,), layer_norm=True,
+        query_prompt="zebra ", document_prompt="salmon ",
+    )  # fmt: skip
+    monkeypatch.setitem(profiles._BY_LAST, "known", known)
+    start = SentenceTransformerEmbedder(tiny_bert(tmp_path / "known"))
+    assert start.profile is known
+    made = train(start.model, docs, tmp_path / "model", Recipe((8, 16), batch_size=64, rate=1e-3))
+    assert made.after.embedder == made.embedder
+    trained = SentenceTransformerEmbedder(made.path)
+    assert trained.prompts == ("zebra ", "salmon ")
+    # Only words that were read have moved, and no text has these.
+    words = {"zebra": True, "salmon": True, "giraffe": False}
+    assert not any(word in text for word in words for text in docs.documents.values())
+    before, after = (
+        model.loaded().transformers_model.get_input_embeddings().weight.detach().numpy()
+        for model in (start, trained)
+    )
+    ids = start.loaded().tokenizer.convert_tokens_to_ids(list(words))
+    moved = np.abs(before - after).max(axis=1) > 0
+    assert moved[ids].tolist() == list(words.values())
 
 
 def test_titles_and_texts_are_pairs_too(tmp_path: Path) -> None:

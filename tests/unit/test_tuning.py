@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 import nestvec
-from nestvec import ConfigError, F, Funnel, Record, RecordError, truth, tuning
+from nestvec import ConfigError, F, Funnel, NestingError, Record, RecordError, truth, tuning
 from nestvec.backends.base import drawn_by
 from nestvec.certificate import Tuned
 from nestvec.funnel import Knobs, Stage, widened
 from nestvec.nesting import Matrix
 
+from .. import postgres, qdrant
 from ..vectors import HashEmbedder
 
 DIM = 64
@@ -119,7 +121,7 @@ def test_a_query_that_is_a_document_is_left_out(store: nestvec.Store, funnel: st
 
 def free(*_: Any) -> Any:
     """A pass that takes no time."""
-    return -1.0
+    return 0.0, 0.0
     yield
 
 
@@ -163,6 +165,90 @@ def test_texts_may_be_given(tmp_path: Path) -> None:
         tuned = store.tune(0.6, 3, [f"text number {i}" for i in range(30)], budget_s=3)
         assert tuned.certificate is not None
         assert tuned.certificate.recall > 0.5
+
+
+def test_a_log_may_be_given(tmp_path: Path) -> None:
+    """What is in it more than once counts once, so that no query chooses and certifies."""
+    log = tmp_path / "log.jsonl"
+    lines = [f'{{"query": "text number {i}", "where": {{"even": true}}}}' for i in range(40)]
+    lines += [f"text number {i}" for i in range(20)] + ["text number 3"] * 30
+    log.write_text("\n".join([*lines, '{"query": "more", "user": 7}']))
+    with nestvec.connect(f"edge:{tmp_path}", dims=(8,), embedder=HashEmbedder(32)) as store:
+        store.add(
+            [f"text number {i}" for i in range(400)], [{"even": i % 2 == 0} for i in range(400)]
+        )
+        tuned = store.tune(0.6, 3, log, budget_s=3)
+        assert tuned.certificate is not None
+        assert tuned.certificate.n == 61 - round(0.3 * 61)
+        assert "30 queries are repeated; each counts once" in tuned.notes
+        assert "not read of the queries: user" in tuned.notes
+        log.write_text("text\n[1, 2]\n")
+        with pytest.raises(NestingError, match=r"log\.jsonl, line 2: .*2 numbers"):
+            store.tune(queries=log)
+
+
+def test_a_long_log_is_drawn_from(store: nestvec.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_GIVEN", 50)
+    given = list(rows(200, seed=6))
+    tuned = store.tune(0.5, 5, given, budget_s=3)
+    assert "50 of 200 queries were drawn; more would add little" in tuned.notes
+    monkeypatch.setattr(tuning, "_EMBED_SHARE", 0.0)
+    tuned = store.tune(0.5, 5, given, budget_s=3)
+    assert "2 of 200 queries were drawn; the budget ended there" in tuned.notes
+
+
+#: What of each engine's search is varied, and a collection on which it matters.
+VARIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "ef": ("edge", {}),
+    "oversampling": ("edge", {"dims": ("full:binary",)}),
+    "ef of Postgres": ("postgres", {}),
+    "probes": ("postgres", {"index": "ivfflat", "lists": 40}),
+    "ef of Qdrant": ("qdrant", {}),
+}
+
+
+@pytest.mark.parametrize("named", VARIED)
+def test_each_parameter_of_an_engine_is_varied(named: str, tmp_path: Path) -> None:
+    """It is tried at several values, and what is certified with one holds for others' queries."""
+    engine, settings = VARIED[named]
+    knob = named.split(maxsplit=1)[0]
+    places: dict[str, Callable[[], dict[str, Any]]] = {
+        "edge": lambda: {"url": f"edge:{tmp_path}"},
+        "postgres": lambda: {"url": postgres.place(), **postgres.settings},
+        "qdrant": lambda: {**qdrant.place(), "collection": qdrant.prefix()},
+    }
+    place = places[engine]()
+    store = filled(n=300 if engine == "qdrant" else 2_000, **{**place, **settings})
+    try:
+        store.create_index()  # Postgres has none by itself for so few
+        tuned = store.tune(0.9, 10, rows(150, seed=21), budget_s=30)
+        tried = {getattr(trial.funnel.knobs, knob) for trial in tuned.trials}
+        assert len(tried - {None}) >= 3
+        found = [trial.recall for trial in tuned.trials]
+        assert max(found) > min(found)
+        assert tuned.certificate is not None
+        unseen = recall(store, rows(100, seed=22), tuned)
+        assert unseen == pytest.approx(tuned.certificate.recall, abs=0.05)
+    finally:
+        store.drop()
+        store.close()
+
+
+def test_lists_are_those_of_the_index_and_not_of_who_opens() -> None:
+    """A plan with probes is searched so by stores that say nothing of ivfflat."""
+    url = postgres.place()
+    made = filled(url, 2_000, index="ivfflat", lists=40, **postgres.settings)
+    made.create_index()
+    made.close()
+    with nestvec.connect(url, **postgres.settings) as store:
+        backend = store._collection.backend
+        entry, *_ = nestvec.flow.run(backend.entries(), backend.send)
+        assert entry.lists == 40
+        queries = rows(40, seed=31)
+        few, all_ = (recall(store, queries, f"8:60 probes={n}") for n in (1, 40))
+        assert few < all_ - 0.1
+        assert recall(store, queries, "8:60") > few + 0.05  # ten probes where nothing is said
+        store.drop()
 
 
 def test_few_queries_cannot_show_much_and_the_result_says_so(store: nestvec.Store) -> None:
@@ -223,8 +309,8 @@ def test_what_cannot_be_asked_for_is_named(
 def test_wrong_queries_are_named(store: nestvec.Store) -> None:
     with pytest.raises(RecordError, match="queries is a list"):
         store.tune(queries="one")
-    with pytest.raises(RecordError, match="has the keys query and where, got text"):
-        store.tune(queries=[{"text": "x"}])
+    with pytest.raises(RecordError, match=r"query 1: a query has one of the keys .* got words"):
+        store.tune(queries=[{"words": "x"}])
 
 
 def test_an_empty_collection_is_named() -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from ..embedders import Embedder, embed_queries
 from ..errors import AdaptorError, NestingError
 from ..nesting import Matrix, unit_rows
 
@@ -195,19 +196,28 @@ def matrix(vectors: Any) -> Matrix:
     return np.concatenate(made)
 
 
-def embedded(texts: Iterable[str], embedder: Any, size: int = 256) -> Iterator[Matrix]:
-    """Yield the vectors of texts as an embedder makes them for documents, some texts at a time."""
+def embedded(
+    texts: Iterable[str], embedder: Embedder, *, queries: bool = False, size: int = 256
+) -> Iterator[Matrix]:
+    """Yield the vectors of texts as an embedder makes them, some texts at a time.
+
+    They are documents, or queries. Raises AdaptorError on a text that is none, by its place.
+    """
+    what = "queries" if queries else "texts"
     if isinstance(texts, str):
-        raise AdaptorError("texts is an iterable of strings, got one string; write [text]")
+        raise AdaptorError(f"{what} is an iterable of strings, got one string; write [text]")
     items, n = iter(texts), 0
     while taken := list(islice(items, size)):
         for text in taken:
             if not isinstance(text, str) or not text.strip():
-                raise AdaptorError(f"text {n} is blank or no string; leave it out")
+                one = "query" if queries else "text"
+                raise AdaptorError(f"{one} {n} is blank or no string; leave it out")
             n += 1
-        made = embedder.embed_documents(taken)
+        made = embed_queries(embedder, taken) if queries else embedder.embed_documents(taken)
         if len(made) != len(taken):
             raise AdaptorError(
-                f"embedder {embedder.name!r}: {len(made)} vectors for {len(taken)} texts"
+                f"embedder {embedder.name!r}: {len(made)} vectors for {len(taken)} {what}"
             )
         yield _rows(made)
+    if not n:
+        raise AdaptorError(f"there are no {what} to fit on")

@@ -117,9 +117,10 @@ class MatryoshkaAdaptor(Adaptor):
         """Return the adaptor trained on texts as an embedder embeds documents, and queries.
 
         `embedder` is what `connect` takes; the rest is as in `fit`, `queries` being texts too.
+        Raises as `fit`, and what the embedder raises.
         """
         model = resolve(embedder)
-        asked = None if queries is None else np.stack([model.embed_query(q) for q in queries])
+        asked = None if queries is None else matrix(embedded(queries, model, queries=True))
         return cls.fit(
             embedded(texts, model), dims=dims, queries=asked, embedder=model.name, **settings
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import (
@@ -83,6 +84,8 @@ class PostgresBackend(Backend):
         self._straight = False
         #: The fields that have an index.
         self._indexed: set[str] = set()
+        #: Those whose index is ivfflat, whoever made it.
+        self._inverted: set[str] = set()
         #: Whether an index can be read on until a filter let enough through (pgvector 0.8).
         self._iterative = False
 
@@ -120,10 +123,10 @@ class PostgresBackend(Backend):
                 f"the table, or delete the collection's row of {HEADS}"
             ) from error.__cause__
         self._straight = not some
-        ready = {row[0] for row in indexes if row[2]}
-        self._indexed = {
-            field.name for field in head.nesting.fields if self._table.index_name(field) in ready
-        }
+        ready = {row[0]: row[1] for row in indexes if row[2]}
+        methods = {f.name: ready.get(self._table.index_name(f)) for f in head.nesting.fields}
+        self._indexed = {name for name, method in methods.items() if method is not None}
+        self._inverted = {name for name, method in methods.items() if method == "ivfflat"}
         return head
 
     # A prefix that is added later is an expression of full with an index: a generated column would
@@ -139,6 +142,7 @@ class PostgresBackend(Backend):
         table = self._table
         yield from self._persisting(table.drop_index(field), table.drop_column(field))
         self._indexed -= {field.name}
+        self._inverted -= {field.name}
 
     def _persisting(self, *statements: Statement) -> Flow[None]:
         """Run statements, again where they met what a client that is gone still has under way."""
@@ -162,12 +166,11 @@ class PostgresBackend(Backend):
 
     def entries(self) -> Flow[list[Entry]]:
         (rows,) = yield Query(self._table.indexes())
-        ready = {row[0]: row[1] for row in rows if row[2]}
+        ready = {row[0]: (row[1], row[7]) for row in rows if row[2]}
         made = []
         for field in self._table.nesting.fields[:-1]:
-            method = ready.get(self._table.index_name(field))
+            method, lists = ready.get(self._table.index_name(field), (None, None))
             most_ef = _MAX_EF if method == "hnsw" else None
-            lists = self._options.lists if method == "ivfflat" else None
             made.append(Entry(field, method is not None, most_ef, lists))
         return made
 
@@ -245,7 +248,7 @@ class PostgresBackend(Backend):
 
     def upsert(self, batch: Batch) -> Flow[None]:
         table = self._table
-        rows = list(binary_rows(batch, table.written()))
+        rows = partial(binary_rows, batch, table.written())
         if self._straight:
             try:
                 yield table.copy(rows)
@@ -256,7 +259,7 @@ class PostgresBackend(Backend):
                 self._straight = False
             else:
                 return
-        yield Query(*table.upsert(rows), reads=False)
+        yield Query(*table.upsert(rows()), reads=False)
 
     def settle(self) -> Flow[None]:
         """Index the first field once there are enough documents for it to pay."""
@@ -281,10 +284,13 @@ class PostgresBackend(Backend):
         if options.index == "ivfflat" and field.precision == "binary":
             raise NestingError(f"{field.spec}: pgvector's ivfflat of bits is not used; take hnsw")
         (found,) = yield Query(table.indexes())
-        state = {row[0]: (row[2], row[4]) for row in found}.get(table.index_name(field))
+        state = {row[0]: (row[2], row[4], row[1]) for row in found}.get(table.index_name(field))
         if state is not None and state[1] is not None:
             return  # another session is building it
-        if state is None or not state[0]:
+        method = options.index
+        if state is not None and state[0]:
+            method = state[2]
+        else:
             # Where a build broke off, an invalid index is left of it.
             yield from self._persisting(
                 *self._build_settings(),
@@ -292,6 +298,8 @@ class PostgresBackend(Backend):
                 table.make_index(field, options.index, options.index_options),
             )
         self._indexed |= {field.name}
+        if method == "ivfflat":
+            self._inverted |= {field.name}
 
     def _build_settings(self) -> list[Statement]:
         if self._options.build_memory is None:
@@ -386,7 +394,7 @@ class PostgresBackend(Backend):
             # The planner does not count what it costs to fetch vectors kept beside their rows,
             # and after ANALYZE may take a scan for cheaper: 2.6 queries a second instead of 100.
             chosen["enable_seqscan"] = "off"
-        if self._options.index == "ivfflat":
+        if field.name in self._inverted:
             further = {"ivfflat.iterative_scan": "relaxed_order"} if self._iterative else {}
             probes = plan.knobs.probes or self._options.probes
             return chosen | {"ivfflat.probes": probes, **further}
@@ -535,7 +543,7 @@ def _unindexable(field: Field) -> str | None:
 
 
 def _index_state(row: tuple[Any, ...]) -> dict[str, Any]:
-    _, method, valid, size, phase, done, total = row
+    _, method, valid, size, phase, done, total, _ = row
     if phase is None:
         state = "ready" if valid else "broken off; create_index() makes it anew"
         return {"method": method, "bytes": size, "state": state}

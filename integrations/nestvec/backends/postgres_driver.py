@@ -8,7 +8,7 @@ BEGIN and COMMIT, and settings made `LOCAL` end with it.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop, shield
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -65,10 +65,10 @@ class Apart(Query):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A request to copy what follows the statement into a table."""
+    """A request to copy what follows the statement into a table; `parts` makes it, part by part."""
 
     sql: Composed
-    data: bytes
+    parts: Callable[[], Iterable[bytes]]
     reads = False
 
 
@@ -369,7 +369,8 @@ def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
             ]
         return [c.fetchall() if c.description else c.rowcount for c in cursors]
     with connection.cursor() as cursor, cursor.copy(_verbatim(request, connection)) as copy:
-        copy.write(request.data)
+        for part in request.parts():
+            copy.write(part)
     return None
 
 
@@ -383,7 +384,8 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
         return [await c.fetchall() if c.description else c.rowcount for c in cursors]
     sql = _verbatim(request, connection)
     async with connection.cursor() as cursor, cursor.copy(sql) as copy:
-        await copy.write(request.data)
+        for part in request.parts():
+            await copy.write(part)
     return None
 
 

@@ -7,7 +7,7 @@ its schema, so that nothing depends on a search path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -263,10 +263,11 @@ class Table:
         return Statement(sql.format(name(self.schema, self.index_name(field))))
 
     def indexes(self) -> Statement:
-        """Ask for the vector indexes: name, method, validity, bytes, and progress while built."""
+        """Ask for the vector indexes: name, method, validity, bytes, progress of a build, lists."""
         sql = SQL(
             "SELECT c.relname::text, a.amname::text, i.indisvalid, pg_relation_size(c.oid),"
-            " p.phase, p.blocks_done, p.blocks_total"
+            " p.phase, p.blocks_done, p.blocks_total, (SELECT option_value::int FROM"
+            " pg_options_to_table(c.reloptions) WHERE option_name = 'lists')"
             " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid ="
             " c.relam JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid ="
             " t.relnamespace LEFT JOIN pg_stat_progress_create_index p ON p.index_relid = c.oid"
@@ -295,11 +296,11 @@ class Table:
 
     _NAMES = SQL('id, text, metadata, "full"')
 
-    def copy(self, rows: Iterable[Row]) -> Copy:
-        """Copy rows whose ids are all new."""
+    def copy(self, rows: Callable[[], Iterable[Row]]) -> Copy:
+        """Copy rows whose ids are all new; they are made when they are sent."""
         names = self._written_names()
         sql = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, names)
-        return Copy(sql, copied(rows))
+        return Copy(sql, lambda: copied(rows()))
 
     def upsert(self, rows: Iterable[Row]) -> list[Statement]:
         """Add rows, or replace what has their ids.

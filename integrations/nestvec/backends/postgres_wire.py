@@ -147,11 +147,20 @@ def binary_rows(batch: Batch, fields: Sequence[Field]) -> Iterator[Row]:
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
 
+#: Bytes of rows that are sent at once: what a socket takes without waiting for its reader.
+_COPIED = 100_000
 
-def copied(rows: Iterable[Row]) -> bytes:
-    """Return rows as binary COPY."""
-    counted = (struct.pack(">h", len(row)) + _joined(row) for row in rows)
-    return b"".join([_COPY_HEAD, *counted, _COPY_END])
+
+def copied(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Yield rows as binary COPY, in parts: the server stores one while the next is made."""
+    part = bytearray(_COPY_HEAD)
+    for row in rows:
+        part += struct.pack(">h", len(row))
+        part += _joined(row)
+        if len(part) >= _COPIED:
+            yield bytes(part)
+            part.clear()
+    yield bytes(part + _COPY_END)
 
 
 def arrays(rows: Iterable[Row], vectors: Sequence[int]) -> Iterator[tuple[Raw, ...]]:
@@ -177,9 +186,15 @@ def _columns(rows: Sequence[Row], vectors: Sequence[int]) -> tuple[Raw, ...]:
     )
 
 
+_length = struct.Struct(">i").pack
+
+
 def _joined(values: Iterable[bytes]) -> bytes:
     """Return values one after the other, each after its length."""
-    return b"".join(part for value in values for part in (struct.pack(">i", len(value)), value))
+    parts: list[bytes] = []
+    for value in values:
+        parts += (_length(len(value)), value)
+    return b"".join(parts)
 
 
 def _jsonb(metadata: Mapping[str, Any]) -> bytes:

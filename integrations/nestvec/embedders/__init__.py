@@ -2,7 +2,8 @@
 
 An embedder is anything with `name`, `dim`, `embed_documents` and `embed_query`. Where it also has
 `aembed_documents` and `aembed_query`, the async store awaits those; else it uses a thread. Where it
-has `embed_images`, images can be stored and searched for beside texts.
+has `embed_images`, images can be stored and searched for beside texts. Where it has
+`embed_queries`, evaluations embed several at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..errors import EmbedderError
 
-__all__ = ["SPECS", "Embedder", "recorded", "resolve"]
+__all__ = ["SPECS", "Embedder", "embed_queries", "recorded", "resolve"]
 
 
 @runtime_checkable
@@ -65,6 +66,12 @@ def resolve(given: Any) -> Embedder:
         f"embedder is a spec string ({', '.join(SPECS)}), an Embedder, a LangChain Embeddings, "
         f"a LlamaIndex BaseEmbedding or a function of a list of texts, got {type(given)}"
     )
+
+
+def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Any:
+    """Return one row for each text that is searched for, made at once where the embedder can."""
+    several = getattr(embedder, "embed_queries", None)
+    return [embedder.embed_query(text) for text in texts] if several is None else several(texts)
 
 
 def recorded(name: str | None) -> Embedder | None:

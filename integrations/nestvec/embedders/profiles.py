@@ -26,7 +26,7 @@ _QWEN = (
 
 
 class UntrainedPrefix(UserWarning):
-    """A prefix that its model was not trained for is asked for."""
+    """A prefix, or a number of layers, that its model was not trained for is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,8 @@ PROFILES: tuple[Profile, ...] = (
 
 _SPEC = re.compile(r"(?:[^/\\]*?:)?(?P<model>.+?)(?:@https?://.*|\?.*|:latest)?")
 
+#: Where huggingface_hub keeps a copy of a model.
+_SNAPSHOT = re.compile(r".*[/\\]models--(?P<owner>.+?)--(?P<name>.+?)[/\\]snapshots[/\\].+")
 
 #: By lower-case name at a hub or an API; and by the last part of a hub's name, as directories have.
 _BY_NAME = {
@@ -271,7 +273,9 @@ def find(name: str) -> Profile | None:
 
 def _model(name: str) -> str:
     match = _SPEC.fullmatch(name)
-    return match["model"] if match else name
+    model = match["model"] if match else name
+    kept = _SNAPSHOT.fullmatch(model)
+    return f"{kept['owner']}/{kept['name']}" if kept else model
 
 
 def profile_of(embedder: Any) -> Profile | None:
@@ -299,10 +303,20 @@ def declared(
     return Profile(name, dim, source or name, trained=trained)
 
 
-def advice(profile: Profile | None, dim: int, fields: Sequence[Field]) -> str | None:
-    """Return what to say of fields over vectors of `dim` that the model was not trained for."""
+def advice(
+    profile: Profile | None, dim: int, fields: Sequence[Field], layers: int | None = None
+) -> str | None:
+    """Return what to say of fields over vectors of `dim` that the model was not trained for.
+
+    `layers` is how many of its encoder are kept, None for all of them.
+    """
     if profile is None:
         return None
+    said = [_of_prefixes(profile, dim, fields), _of_layers(profile, layers)]
+    return "; ".join(filter(None, said)) or None
+
+
+def _of_prefixes(profile: Profile, dim: int, fields: Sequence[Field]) -> str | None:
     lengths = sorted({f.length for f in fields if f.length < dim})
     wrong = [length for length in lengths if not profile.is_trained(length)]
     if not wrong:
@@ -322,6 +336,18 @@ def advice(profile: Profile | None, dim: int, fields: Sequence[Field]) -> str | 
     return (
         f"{profile.model} was trained for prefixes of {known}, not of {asked}: take one of those, "
         "or fit an adaptor on your own texts (nestvec adapt)"
+    )
+
+
+def _of_layers(profile: Profile, layers: int | None) -> str | None:
+    if profile.layers is None or not isinstance(layers, int):
+        return None
+    first, last = profile.layers
+    if first <= layers <= last:
+        return None
+    return (
+        f"{profile.model} was trained to stop after {first} to {last} layers, not after {layers}: "
+        "nestvec evaluate --layers shows what that loses"
     )
 
 

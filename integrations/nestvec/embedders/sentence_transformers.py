@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..nesting import Matrix
 from .layers import keep_layers
 from .profiles import Profile, declared, find
 
-__all__ = ["SentenceTransformerEmbedder", "package"]
+__all__ = ["SentenceTransformerEmbedder", "no_bar", "package"]
 
 #: Under which names models keep their prompts, the usual one first.
 _QUERY = ("query", "retrieval.query", "search_query")
@@ -97,6 +97,23 @@ class SentenceTransformerEmbedder:
         self._load()
         return self._profile
 
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """What is put before queries and before documents: given, the model's own, or its row's."""
+        profile = self.profile
+        known = ("", "") if profile is None else (profile.query_prompt, profile.document_prompt)
+        own: Mapping[str, str] = self._load().prompts
+
+        def first(given: str | None, names: Sequence[str], row: str) -> str:
+            if given is not None:
+                return given
+            return next((own[name] for name in names if own.get(name)), row)
+
+        return (
+            first(self._query_prompt, _QUERY, known[0]),
+            first(self._document_prompt, _DOCUMENT, known[1]),
+        )
+
     def with_layers(self, layers: int | None) -> SentenceTransformerEmbedder:
         """Return an embedder of the same model with the first n layers of its encoder."""
         if not isinstance(self._given, (str, Path)):
@@ -109,8 +126,7 @@ class SentenceTransformerEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> Matrix:
         """Return an (n, dim) float32 matrix of texts that will be stored."""
-        prompt = self._prompt(self._document_prompt, query=False)
-        return self._encode(self._as_texts(texts), prompt, "document")
+        return self._encode(self._as_texts(texts), self.prompts[1], "document")
 
     def embed_query(self, text: str) -> Matrix:
         """Return the dim numbers of a text that is searched for."""
@@ -119,8 +135,7 @@ class SentenceTransformerEmbedder:
 
     def embed_queries(self, texts: Sequence[str]) -> Matrix:
         """Return an (n, dim) float32 matrix of texts that are searched for."""
-        prompt = self._prompt(self._query_prompt, query=True)
-        return self._encode(self._as_texts(texts), prompt, "query")
+        return self._encode(self._as_texts(texts), self.prompts[0], "query")
 
     def embed_images(self, images: Sequence[Any]) -> Matrix:
         """Return an (n, dim) float32 matrix of images: paths, or PIL images.
@@ -195,17 +210,6 @@ class SentenceTransformerEmbedder:
         config = getattr(getattr(model, "transformers_model", None), "config", None)
         declares = {} if config is None else config.to_dict()
         return declared(self.model, dim, declares, _card(self.model)) if dim else None
-
-    def _prompt(self, given: str | None, *, query: bool) -> str | None:
-        if given is not None:
-            return given
-        own: Mapping[str, str] = self._load().prompts
-        for name in _QUERY if query else _DOCUMENT:
-            if own.get(name):
-                return own[name]
-        if self._profile is None:
-            return None
-        return self._profile.query_prompt if query else self._profile.document_prompt
 
     # Embedding
 
@@ -296,7 +300,7 @@ def _load(model: str, settings: dict[str, Any]) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        with _no_bar():
+        with nullcontext() if sys.stderr.isatty() else no_bar():  # a bar is for who can see it
             return SentenceTransformer(model, **settings)
     except Exception as error:
         raise EmbedderError(f"cannot load the model {model!r}: {_told(error)}") from error
@@ -319,11 +323,11 @@ def package(part: str = "") -> Any:
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Show no bar for reading weights, which are there in a second, where nobody would see it."""
+def no_bar() -> Iterator[None]:
+    """Show none of transformers' bars for reading and writing weights."""
     from transformers.utils import logging
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+    if not logging.is_progress_bar_enabled():
         yield
         return
     logging.disable_progress_bar()
