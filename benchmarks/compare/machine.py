@@ -35,7 +35,9 @@ def versions() -> dict[str, str]:
     found = {"Python": platform.python_version(), "nestvec": nestvec.__version__}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            # The server has a version of that name too.
+            label = "pgvector-python" if package == "pgvector" else package
+            found[label] = version(package)
         except PackageNotFoundError:
             continue
     return found

@@ -20,11 +20,11 @@ import psutil
 
 from nestvec.nesting import Matrix
 
-from .contenders import Client, Contender, Search, Setting
+from .contenders import Client, Contender, Loaded, Search, Setting
 from .limits import Group
 from .vectors import Data, K
 
-__all__ = ["Chosen", "Pace", "Way", "apart", "choose", "load", "measure"]
+__all__ = ["Chosen", "Pace", "Way", "apart", "choose", "measure", "prepare"]
 
 Some = TypeVar("Some")
 
@@ -70,8 +70,12 @@ def apart(function: Callable[..., Some], *args: Any) -> Some:
             raise MemoryError("the process was killed, as happens where memory ends") from error
 
 
-def load(contender: Contender, data: Data, place: str, sample: int) -> dict[str, Any]:
-    return asdict(contender.load(data, place, sample))
+def prepare(
+    contender: Contender, data: Data, place: str, target: float, budget: float, *, sample: int
+) -> tuple[Loaded, Chosen]:  # fmt: skip
+    """Load a contender and choose its setting."""
+    loaded = contender.load(data, place, sample)
+    return loaded, choose(contender, data, place, target, budget)
 
 
 def choose(contender: Contender, data: Data, place: str, target: float, budget: float) -> Chosen:
