@@ -544,10 +544,12 @@ class _Run:
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
         needed = least_queries(self.goal.target, self.goal.confidence)
         least = _ROUND if ladder == [exact] else min(len(self.certifying), 2 * needed)
-        # Where there is no time for all of them, neither is there for those that are slowest.
-        while len(ladder) > 1 and self._seconds(ladder, least) > self.clock.until(_SAFE):
-            slowest = max(ladder, key=self._milliseconds)
-            ladder = [tried for tried in ladder if tried is not slowest]
+        # Where there is no time for all, those that take most of it go, and the surest stays.
+        left = self.clock.until(_SAFE)
+        quick = [tried for tried in ladder if self._seconds([tried], least) < left / 2]
+        ladder = quick or [min(ladder, key=self._milliseconds)]
+        while len(ladder) > 1 and self._seconds(ladder, least) > left:
+            ladder = _spread(ladder, len(ladder) - 1) if len(ladder) > 2 else ladder[:1]
         if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1):
             least = min(least, needed)
         fitting = int(self.clock.until(1) / self._seconds(ladder, 1))
