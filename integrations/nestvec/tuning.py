@@ -67,8 +67,9 @@ _LADDER = 6
 #: the comparison of the best plans and for certification.
 _EMBED_SHARE, _EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.2, 0.35, 0.1, 0.3
 
-#: Until which share certification is planned to end: times are no more than estimates.
-_SAFE = 0.93
+#: Until which share certification is planned to end, since times are no more than estimates; and by
+#: how much it may take longer rather than certify on too few queries.
+_SAFE, _OVER = 0.93, 0.25
 
 #: How many of the best plans are compared on all choosing queries, beside some surer ones.
 _FINALISTS = 8
@@ -550,7 +551,7 @@ class _Run:
         ladder = quick or [min(ladder, key=self._milliseconds)]
         while len(ladder) > 1 and self._seconds(ladder, least) > left:
             ladder = _spread(ladder, len(ladder) - 1) if len(ladder) > 2 else ladder[:1]
-        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1):
+        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1 + _OVER):
             least = min(least, needed)
         fitting = int(self.clock.until(1) / self._seconds(ladder, 1))
         asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, least)]
