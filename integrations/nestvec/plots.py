@@ -146,7 +146,7 @@ def bars(
             bar.set_color("tab:red")
     axes.bar_label(drawn, labels=[notes[name] for name in names], padding=4, fontsize="small")
     axes.invert_yaxis()
-    axes.margins(x=0.3)
+    axes.set_xlim(0, 1.5 * max(values.values()))  # room for the notes
     axes.set_title(title)
     axes.set(xlabel=x)
     figure.savefig(path, dpi=150)

@@ -95,23 +95,29 @@ def _ranks(
         for length in lengths for turned in (False, True)
     }  # fmt: skip
     longest = max(lengths)
+    turning = {False: np.eye(len(axes), longest, dtype=np.float32), True: axes[:, :longest]}
+    queries = {turned: asked @ turning[turned] for turned in turning}
+    least = {
+        (length, turned): [
+            _unit((goal @ turning[turned])[:, :length]) @ queries[turned][i, :length] + 1e-6
+            for i, goal in enumerate(goals)
+        ]
+        for length, turned in ranks
+    }
     reading = Pages(collection)
     while (page := (yield from reading.next())) is not None:
         ids, rows = page
         own = {id: i for i, id in enumerate(ids)}
-        for turned in (False, True):
+        for turned in turning:
             there = rows @ axes[:, :longest] if turned else rows[:, :longest]
-            queries = asked @ axes[:, :longest] if turned else asked[:, :longest]
             for length in lengths:
-                scores = queries[:, :length] @ _unit(there[:, :length]).T
-                for i, goal in enumerate(goals):
-                    turned_goal = (goal @ axes[:, :longest] if turned else goal)[:, :length]
-                    least = np.sort(_unit(turned_goal) @ queries[i, :length]) + 1e-6
-                    row = scores[i]
-                    if (itself := own.get(answers[i].asked.id or "")) is not None:
-                        row = np.delete(row, itself)
-                    ranks[length, turned][i] += len(row) - np.searchsorted(np.sort(row), least)
-    return {key: np.concatenate(each) for key, each in ranks.items()}
+                scores = queries[turned][:, :length] @ _unit(there[:, :length]).T
+                for i, answer in enumerate(answers):
+                    if (itself := own.get(answer.asked.id or "")) is not None:
+                        scores[i, itself] = -np.inf
+                    before = scores[i] >= least[length, turned][i][:, None]
+                    ranks[length, turned][i] += np.count_nonzero(before, axis=1)
+    return {key: np.sort(np.concatenate(each)) for key, each in ranks.items()}
 
 
 def _unit(rows: Matrix) -> Matrix:

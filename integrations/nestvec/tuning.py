@@ -67,8 +67,9 @@ _LADDER = 6
 #: the comparison of the best plans and for certification.
 _EMBED_SHARE, _EXACT_SHARE, _COMPARE_SHARE, _CERTIFY_SHARE = 0.2, 0.35, 0.1, 0.3
 
-#: Until which share certification is planned to end: times are no more than estimates.
-_SAFE = 0.93
+#: Until which share certification is planned to end, since times are no more than estimates; and by
+#: how much it may take longer rather than certify on too few queries.
+_SAFE, _OVER = 0.93, 0.25
 
 #: How many of the best plans are compared on all choosing queries, beside some surer ones.
 _FINALISTS = 8
@@ -544,11 +545,13 @@ class _Run:
         ladder = _spread(front or [max(funnels, key=lambda t: t.recall)], _LADDER)
         needed = least_queries(self.goal.target, self.goal.confidence)
         least = _ROUND if ladder == [exact] else min(len(self.certifying), 2 * needed)
-        # Where there is no time for all of them, neither is there for those that are slowest.
-        while len(ladder) > 1 and self._seconds(ladder, least) > self.clock.until(_SAFE):
-            slowest = max(ladder, key=self._milliseconds)
-            ladder = [tried for tried in ladder if tried is not slowest]
-        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1):
+        # Where there is no time for all, those that take most of it go, and the surest stays.
+        left = self.clock.until(_SAFE)
+        quick = [tried for tried in ladder if self._seconds([tried], least) < left / 2]
+        ladder = quick or [min(ladder, key=self._milliseconds)]
+        while len(ladder) > 1 and self._seconds(ladder, least) > left:
+            ladder = _spread(ladder, len(ladder) - 1) if len(ladder) > 2 else ladder[:1]
+        if ladder != [exact] and self._seconds(ladder, least) > self.clock.until(1 + _OVER):
             least = min(least, needed)
         fitting = int(self.clock.until(1) / self._seconds(ladder, 1))
         asked = self.certifying[: _CHOOSING if ladder == [exact] else max(fitting, least)]

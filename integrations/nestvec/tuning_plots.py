@@ -82,7 +82,7 @@ def _memory(path: Path, tuned: Tuned, certificate: Certificate) -> None:
         title=f"Memory of plans with a recall of {certificate.target:g}, the fastest by fields",
         x="MB that must be in memory for speed",
         chosen=str(tuned),
-        notes={name: f"{size:,.1f} MB, {p50:.2g} ms" for name, (size, p50) in values.items()},
+        notes={name: f"{size:,.1f} MB, {p50:,.1f} ms" for name, (size, p50) in values.items()},
     )
 
 
