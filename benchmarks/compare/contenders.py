@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from nestvec import Store
 from nestvec.nesting import Matrix
@@ -60,7 +60,7 @@ class Contender(ABC):
     side = "single"
 
     #: The most documents that it is asked to hold; None is any number.
-    most: int | None = None
+    most: ClassVar[int | None] = None
 
     @property
     def slug(self) -> str:
