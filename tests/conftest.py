@@ -63,3 +63,14 @@ def _collected() -> Iterator[None]:
     """What the tests of a module left open is blamed on the module, not on one that runs later."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread: several wait for each other where other tests run beside."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

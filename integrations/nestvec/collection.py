@@ -219,12 +219,12 @@ class Collection:
     def remember(self, tuned: Tuned) -> Flow[None]:
         """Make a measured plan the collection's default, also for whoever opens it later."""
         head = replace(self.head, tuned=tuned.to_head())
-        yield from self.backend.record(head)
-        self.take(head)
+        yield from self.record(head)
         self.tuned = tuned
 
-    def take(self, head: Head) -> None:
-        """Go on with what the collection now records of itself."""
+    def record(self, head: Head) -> Flow[None]:
+        """Make the collection record this of itself, and go on with it."""
+        yield from self.backend.record(head)
         self._made = head.written
         self.head = head
         self.tuned = None if head.tuned is None else Tuned.from_head(head.tuned)

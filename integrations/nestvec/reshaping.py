@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .backends.base import Head
 from .collection import Collection
 from .errors import CollectionMismatch, NestingError
 from .flow import Flow
@@ -50,14 +49,14 @@ def add_field(
     nesting = Nesting.of((*head.nesting.dims, wanted.spec), head.nesting.dim)
     collection.backend.check(nesting)
     if head.pending is None:
-        yield from _record(collection, replace(head, pending=change))
+        yield from collection.record(replace(head, pending=change))
     # From here on documents are written with it; those that were under way are filled too.
     yield from collection.backend.add_vector(collection.head, wanted)
     yield from _fill(collection, wanted, progress)
     added = (*(name for name in head.added if name != wanted.name), wanted.name)
     whole = replace(collection.head, nesting=nesting, added=added, pending=None)
     yield from collection.backend.index_vector(whole, wanted)
-    yield from _record(collection, whole)
+    yield from collection.record(whole)
     yield from _fill(collection, wanted, progress)  # batches that were made before and came late
 
 
@@ -105,9 +104,9 @@ def drop_field(collection: Collection, field: int | str) -> Flow[None]:
         tuned = None if collection.tuned and _uses(collection.tuned, doomed) else head.tuned
         added = tuple(name for name in head.added if name != doomed.name)
         head = replace(head, nesting=Nesting(rest), added=added, tuned=tuned, pending=change)
-        yield from _record(collection, head)
+        yield from collection.record(head)
     yield from collection.backend.drop_vector(collection.head, wanted)
-    yield from _record(collection, replace(collection.head, pending=None))
+    yield from collection.record(replace(collection.head, pending=None))
 
 
 def _parsed(field: int | str, nesting: Nesting) -> Field:
@@ -135,8 +134,3 @@ def _check_pending(collection: Collection, change: str) -> None:
 
 def _uses(funnel: Any, field: Field) -> bool:
     return any(stage.field in (field.name, field.spec) for stage in funnel.stages)
-
-
-def _record(collection: Collection, head: Head) -> Flow[None]:
-    yield from collection.backend.record(head)
-    collection.take(head)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from nestvec import AdaptorError
 from nestvec.adaptors import MatryoshkaAdaptor, RotationAdaptor, Training, recall_by_prefix
@@ -20,17 +19,10 @@ from nestvec.nesting import Matrix
 
 from ..vectors import nested_vectors
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM = 16
 SHORT = Training(iterations=150, patience=150, batch=64, rate=1e-2, check_every=30, rec=0.01)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: several wait for each other where other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def clusters(n: int, seed: int = 0) -> Matrix:

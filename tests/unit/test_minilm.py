@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from nestvec.adaptors import RotationAdaptor, recall_by_prefix
 
 GLOSSES = Path(__file__).parents[3] / "shared" / "data" / "glosses" / "glosses.jsonl.gz"
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not GLOSSES.is_file(), reason=f"no shared data at {GLOSSES}")
 def test_a_rotation_of_minilm_finds_what_is_promised() -> None:
     from sentence_transformers import SentenceTransformer
@@ -30,15 +30,10 @@ def test_a_rotation_of_minilm_finds_what_is_promised() -> None:
         rows = [json.loads(line) for line in islice(lines, 0, None, 120)]  # all over the dictionary
     examples = [row["examples"][0] for row in rows if row["examples"]][:100]
     texts = [row["text"] for row in rows]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        documents, queries = (
-            model.encode(given, normalize_embeddings=True, show_progress_bar=False)
-            for given in (texts, examples)
-        )
-    finally:
-        torch.set_num_threads(threads)
+    documents, queries = (
+        model.encode(given, normalize_embeddings=True, show_progress_bar=False)
+        for given in (texts, examples)
+    )
     rotation = RotationAdaptor.fit(documents[: len(documents) * 4 // 5])
     adapted = rotation.apply(documents)
     assert np.abs(adapted @ adapted.T - documents @ documents.T).max() < 1e-5

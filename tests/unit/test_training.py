@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,9 @@ from nestvec.embedders.profiles import profile_of
 from nestvec.embedders.sentence_transformers import SentenceTransformerEmbedder
 from nestvec.training import Recipe, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = Recipe((32, 64), batch_size=32, checkpoint_every=3)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: several wait for each other where other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
