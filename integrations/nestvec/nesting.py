@@ -59,6 +59,11 @@ class Field:
         return stem if self.precision == "float32" else f"{stem}:{self.precision}"
 
     @property
+    def quantised(self) -> bool:
+        """Whether an engine keeps codes beside the field's numbers, and can rescore by these."""
+        return self.precision in ("int8", "turbo", "binary")
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one vector's numbers in this field, without any index."""
         return -(-self.length * PRECISIONS[self.precision] // 8)

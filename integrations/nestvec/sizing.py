@@ -183,10 +183,9 @@ def _stored_bytes(nesting: Nesting, count: int) -> int:
     """Return the bytes of all vectors: the numbers themselves, and the quantised copies."""
     each = 0
     for field in nesting.fields:
-        quantised = field.precision in ("int8", "turbo", "binary")
-        if quantised:
+        if field.quantised:
             each += _searched_bytes(field)
-        if not (quantised and field.full):  # full is quantised in place
+        if not (field.quantised and field.full):  # full is quantised in place
             number = {"float32": 4, "uint8": 1}.get(field.precision, 2)
             each += number * field.length
     return count * each

@@ -57,8 +57,7 @@ class MemoryBackend(Backend):
     def entries(self) -> Flow[list[Entry]]:
         """Return all fields but full; memory reads everything anyway."""
         fields = yield Call("searched")
-        quantised = ("int8", "turbo", "binary")
-        return [Entry(f, indexed=False, oversampling=f.precision in quantised) for f in fields]
+        return [Entry(f, indexed=False, oversampling=f.quantised) for f in fields]
 
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:  # noqa: ARG002
         filled: int = yield Call("fill", (field,))
@@ -248,7 +247,7 @@ class _Table:
         for i, (field, limit) in enumerate(plan.stages):
             query, times = queries[field.name], plan.knobs.oversampling
             scores = self.scores(query, field.name)[rows]
-            if i == 0 and times is not None and field.precision in ("int8", "turbo", "binary"):
+            if i == 0 and times is not None and field.quantised:
                 rows = rows[np.argsort(-scores, kind="stable")[: math.ceil(limit * times)]]
                 scores = self._own(field, rows) @ query
             rows = rows[np.argsort(-scores, kind="stable")[:limit]]

@@ -240,7 +240,7 @@ def entries(nesting: Nesting, added: Sequence[str]) -> list[Entry]:
             field,
             indexed=(graph := vector_name(field) == first or field.name in added),
             most_ef=_MOST_EF if graph else None,
-            oversampling=field.precision in ("int8", "turbo", "binary"),
+            oversampling=field.quantised,
         )
         for field in nesting.fields[:-1] or nesting.fields
     ]
@@ -286,8 +286,7 @@ def oversampled(field: Field, knobs: Knobs) -> float | None:
 
     None where it does not: rescoring there would be work twice, since a later stage rescores.
     """
-    quantised = field.precision in ("int8", "turbo", "binary")
-    return knobs.oversampling if quantised else None
+    return knobs.oversampling if field.quantised else None
 
 
 def in_field(plan: Plan) -> float | None:
