@@ -191,6 +191,16 @@ def test_a_collection_that_another_made_meanwhile_is_not_taken(
         nestvec.connect(server.url, dims=(3,), dim=8)
 
 
+def test_an_answer_to_a_write_without_a_result_is_no_answer(
+    server: RestServer, pauses: list[float]
+) -> None:
+    with connect(server, retries=1, parallel=1) as store:
+        server.faults += [Fault("status", 200, body='{"status": "ok"}', of=UPSERT)] * 2
+        with pytest.raises(Unavailable, match="upsert_points: the answer is not one of Qdrant's"):
+            store.add_records(records(ROWS))
+    assert len(pauses) == 1
+
+
 @pytest.mark.parametrize("status", ["acknowledged", "wait_timeout"])
 def test_a_write_that_is_not_applied_yet_is_sent_again(
     server: RestServer, pauses: list[float], status: str
@@ -243,13 +253,13 @@ def test_a_batch_ends_before_its_error_is_raised(
     """A defect of our own in one part leaves no other part under way by itself."""
     from nestvec.backends import qdrant_wire
 
-    points, made = qdrant_wire.points, []
+    body, made = qdrant_wire.body, []
 
-    def defective(batch: Any, payloads: Any, part: slice, datatypes: Any) -> Any:
+    def defective(batch: Any, payloads: Any, part: slice, *how: Any) -> Any:
         if part.start == 0:
             raise ZeroDivisionError
         made.append(part)
-        return points(batch, payloads, part, datatypes)
+        return body(batch, payloads, part, *how)
 
     async def add() -> None:
         async with await nestvec.aconnect(server.url) as store:
@@ -257,7 +267,7 @@ def test_a_batch_ends_before_its_error_is_raised(
                 await store.add_records(records(ROWS))
 
     with connect(server) as store:
-        monkeypatch.setattr(qdrant_wire, "points", defective)
+        monkeypatch.setattr(qdrant_wire, "body", defective)
         if colour == "async":
             asyncio.run(add())
         else:

@@ -81,8 +81,8 @@ _PAGE = 1_000
 #: How many documents get another vector at once.
 _FILL = 500
 
-#: Bytes of JSON in one request, about, where a server takes 32 MB; and those of one number.
-_BYTES, _NUMBER = 3_000_000, 12
+#: Bytes of JSON in one request, about, where a server takes 32 MB.
+_BYTES = 3_000_000
 
 #: Levels of metadata in payloads. gRPC takes 100 messages within each other, of which a dict is
 #: three, and the nodes of a cluster speak it among themselves.
@@ -370,7 +370,7 @@ class QdrantBackend(Backend):
 
     def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
         """Yield as many parts as are sent at once, and more where these would be too large."""
-        numbers = _NUMBER * sum(rows.shape[1] for rows in batch.vectors.values())
+        numbers = wire.NUMBER_BYTES * sum(rows.shape[1] for rows in batch.vectors.values())
         most = -(-len(batch) // self._options.parallel)
         start = nbytes = 0
         for n, made in enumerate(payloads):
@@ -382,17 +382,28 @@ class QdrantBackend(Backend):
         yield slice(start, len(batch))
 
     def _upsert_part(self, batch: Batch, payloads: list[dict[str, Any]], part: slice) -> Flow[None]:
-        # Made only now, so that memory holds the lists of the parts under way and of no others.
         while True:
             kept = self._vectors
-            made = wire.points(batch, payloads, part, kept)
             try:
-                yield from self._ask("upsert", points=made, **self._writes)
+                yield from self._send_part(batch, payloads, part, kept)
             except BackendError:
                 if self._vectors is kept:
                     raise
                 continue  # a field was dropped in this moment, and took the batch with it
             return
+
+    def _send_part(
+        self, batch: Batch, payloads: list[dict[str, Any]], part: slice, written: Sequence[Vector]
+    ) -> Flow[None]:
+        # Made only now, so that memory holds what is sent of the parts under way and of no others.
+        if self._local or self._options.prefer_grpc:
+            made = wire.points(batch, payloads, part, written)
+            yield from self._ask("upsert", points=made, **self._writes)
+        else:
+            body = wire.body(batch, payloads, part, written, self._options.shard_key)
+            yield from self._ask(
+                "http.points_api.upsert_points", point_insert_operations=body, **self._ordered
+            )
 
     def _partly(self, batch: Batch, failed: list[slice], error: NestvecError) -> NestvecError:
         missing = [id for part in failed for id in batch.ids[part]]
@@ -467,7 +478,7 @@ class QdrantBackend(Backend):
         ]
         # One request, unless it would be too large for a server.
         numbers = sum(len(vector) for queries in many[:1] for vector in queries.values())
-        size = max(1, _BYTES // (_NUMBER * numbers))
+        size = max(1, _BYTES // (wire.NUMBER_BYTES * numbers))
         found: list[models.QueryResponse] = []
         for start in range(0, len(requests), size):
             found += yield from self._ask(
@@ -720,10 +731,14 @@ class QdrantBackend(Backend):
         return {**self._shard_of, **self._agreed}
 
     @property
-    def _writes(self) -> dict[str, Any]:
+    def _ordered(self) -> dict[str, Any]:
         ordering = self._options.write_ordering
         ordered = {} if ordering is None else {"ordering": models.WriteOrdering(ordering)}
-        return {"wait": True, **ordered, **self._shard_of}
+        return {"wait": True, **ordered}
+
+    @property
+    def _writes(self) -> dict[str, Any]:
+        return {**self._ordered, **self._shard_of}
 
     # Driving
 

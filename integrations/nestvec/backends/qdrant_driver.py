@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, ClassVar
@@ -49,7 +50,7 @@ _PASSING_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to call a method of the client with these arguments."""
+    """A request to call a method of the client, or of its `http`, with these arguments."""
 
     method: str
     arguments: Mapping[str, Any]
@@ -131,7 +132,7 @@ class Driver:
         if isinstance(request, Close):
             return self.close()
         try:
-            return _done(getattr(self._open(), request.method)(**request.arguments))
+            return _done(attrgetter(request.method)(self._open())(**request.arguments))
         except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
             raise self._translated(request, error) from self._shown(error)
 
@@ -152,7 +153,7 @@ class Driver:
         if _is_local(self._settings):
             return await asyncio.to_thread(self.send, request)  # local mode blocks in any colour
         try:
-            return _done(await getattr(self._aopen(), request.method)(**request.arguments))
+            return _done(await attrgetter(request.method)(self._aopen())(**request.arguments))
         except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
             raise self._translated(request, error) from self._shown(error)
 
@@ -207,7 +208,7 @@ class Driver:
         if isinstance(error, (NestvecError, Warning)):  # a warning where the user made it an error
             return error
         made = _translate(error)
-        text = f"{self.url}: {request.method}: {made}"
+        text = f"{self.url}: {request.method.rpartition('.')[2]}: {made}"
         if self._secret:
             text = text.replace(self._secret, "…")
         shown = type(made)(text)
@@ -310,6 +311,10 @@ def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _done(answer: Any) -> Any:
     """Return an answer. Raises Transient where it says that a write is not applied yet."""
+    if hasattr(answer, "result"):  # as the client's `http` gives it
+        answer = answer.result
+        if answer is None:
+            raise ResponseHandlingException(ValueError("it has no result"))
     if isinstance(answer, models.UpdateResult) and answer.status != models.UpdateStatus.COMPLETED:
         raise Transient(f"the write is {answer.status.value}, but not applied yet")
     return answer

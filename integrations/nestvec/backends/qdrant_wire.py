@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import BackendError
 from ..funnel import Knobs, Plan
@@ -31,8 +32,8 @@ from .qdrant_driver import models
 from .qdrant_options import QdrantOptions
 
 __all__ = [
-    "PRECISIONS", "changed", "changed_params", "filter_of", "new_vector", "points", "query",
-    "stage", "unquantised", "vectors_config",
+    "NUMBER_BYTES", "PRECISIONS", "body", "changed", "changed_params", "filter_of", "new_vector",
+    "points", "query", "stage", "unquantised", "vectors_config",
 ]  # fmt: skip
 
 #: TurboQuant came with client and server 1.18.
@@ -231,12 +232,41 @@ def points(
     batch: Batch, payloads: list[dict[str, Any]], part: slice, written: Iterable[Vector]
 ) -> models.Batch:
     """Return a part of a batch as points, column by column."""
-    columns = {
-        vector.name: _short(coded(rows_of(batch, vector)[part], vector.datatype))
+    columns = {vector.name: _short(_rows(batch, part, vector)) for vector in written}
+    return models.Batch.model_construct(
+        ids=_point_ids(batch, part), vectors=columns, payloads=payloads[part]
+    )
+
+
+def body(
+    batch: Batch,
+    payloads: list[dict[str, Any]],
+    part: slice,
+    written: Iterable[Vector],
+    shard_key: str | int | None,
+) -> bytes:
+    """Return what `points` returns as the JSON of a request.
+
+    The client's models would write the numbers one by one, which takes five times as long and is
+    most of an ingest.
+    """
+    columns = [
+        b'"%b":%b' % (vector.name.encode(), _json(_rows(batch, part, vector), vector.datatype))
         for vector in written
-    }
-    ids = [str(point_id(id)) for id in batch.ids[part]]
-    return models.Batch.model_construct(ids=ids, vectors=columns, payloads=payloads[part])
+    ]
+    bare = models.Batch.model_construct(ids=_point_ids(batch, part), payloads=payloads[part])
+    around = models.PointsBatch.model_construct(batch=bare, shard_key=shard_key)
+    start = '{"batch":{'
+    rest = around.model_dump_json(exclude_unset=True, exclude_none=True).removeprefix(start)
+    return b'%b"vectors":{%b},%b' % (start.encode(), b",".join(columns), rest.encode())
+
+
+def _rows(batch: Batch, part: slice, vector: Vector) -> Matrix:
+    return coded(rows_of(batch, vector)[part], vector.datatype)
+
+
+def _point_ids(batch: Batch, part: slice) -> list[str]:
+    return [str(point_id(id)) for id in batch.ids[part]]
 
 
 def _short(rows: Matrix) -> list[list[float]]:
@@ -247,6 +277,39 @@ def _short(rows: Matrix) -> list[list[float]]:
     """
     short: list[list[float]] = rows.astype(np.float64).round(9).tolist()
     return short
+
+
+#: A number of a unit vector in JSON with what parts it from the next: "-0.123456789,". What comes
+#: before the decimals is one word with the first of them, the others are two words of four.
+_NUMBER = np.dtype([("head", "<u4"), ("mid", "<u4"), ("low", "<u4"), ("comma", "u1")])
+NUMBER_BYTES = _NUMBER.itemsize
+
+
+def _words(texts: Iterable[str]) -> npt.NDArray[np.uint32]:
+    return np.frombuffer("".join(texts).encode(), "<u4")
+
+
+#: From 0.0 to 1.9, then from -0.0 to -1.9; JSON may have a space where there is no sign.
+_HEADS = _words(f"{sign}{n // 10}.{n % 10}" for sign in " -" for n in range(20))
+_DIGITS = _words(f"{n:04}" for n in range(10_000))
+_WHOLE = _words(f"{n:3}," for n in range(256))
+
+
+def _json(rows: Matrix, datatype: str) -> bytes:
+    """Return rows of unit vectors, or of bytes, as JSON: the numbers of `_short`."""
+    if datatype == "uint8":
+        text = _WHOLE.take(rows.astype(np.intp)).view(np.uint8)
+    else:
+        billionths = np.rint(rows.astype(np.float64) * 1e9).astype(np.int32)
+        high, low = np.divmod(np.abs(billionths), 10_000)
+        high, mid = np.divmod(high, 10_000)
+        numbers = np.empty(rows.shape, _NUMBER)
+        numbers["head"] = _HEADS.take(high + 20 * (billionths < 0))
+        numbers["mid"] = _DIGITS.take(mid)
+        numbers["low"] = _DIGITS.take(low)
+        numbers["comma"] = ord(",")
+        text = numbers.view(np.uint8)
+    return b"[[%b]]" % b"],[".join(text[:, :-1])
 
 
 def filter_of(condition: Condition) -> models.Filter:
