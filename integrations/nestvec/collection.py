@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from .filter_values import checked_key, path, spelled
 from .filters import And, Filter
 from .flow import Call, Flow
 from .funnel import Funnel, Plan, check_count, plan, widened
-from .nesting import Matrix, Nesting, nest, unit_rows
+from .nesting import Field, Matrix, Nesting, nest, unit_rows
 from .records import (
     Batch,
     FieldInfo,
@@ -538,8 +539,7 @@ class Collection:
                 query = unit_rows([made], self.nesting.dim, ["query"])[0]
         nesting = self.nesting
         if steps is not None:  # as it was when the plan was made: fields may go meanwhile
-            fields = [field for field, _ in steps.stages if field.name != "full"]
-            nesting = Nesting((*fields, nesting.full))
+            nesting = _searched(steps.stages, nesting.full)
         made = self._nest([query], ["query"], nesting)
         return {name: rows[0] for name, rows in made.items()}
 
@@ -580,6 +580,12 @@ class Collection:
                 "pass embedder=… to connect, or give vectors"
             )
         return self.embedder
+
+
+@lru_cache(maxsize=256)
+def _searched(stages: tuple[tuple[Field, int], ...], full: Field) -> Nesting:
+    """Return the fields of a plan, and full."""
+    return Nesting((*(field for field, _ in stages if field.name != "full"), full))
 
 
 def _need_images(embedder: Embedder, what: str) -> None:

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +101,7 @@ class Funnel:
                 )
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Funnel:
         """Return the funnel that a text such as `"64:200 256:40"` writes. Raises FunnelError."""
         words = [word for word in text.split() if "=" not in word]
@@ -185,6 +187,11 @@ def plan(funnel: Funnel | str | None, nesting: Nesting, k: int, offset: int = 0)
         funnel = Funnel.parse(funnel)
     elif not isinstance(funnel, Funnel):
         raise FunnelError(f"a funnel is a Funnel or a text such as '64:200', got {type(funnel)}")
+    return _planned(funnel, nesting, k, offset)
+
+
+@lru_cache(maxsize=256)  # a program asks with few funnels, again and again
+def _planned(funnel: Funnel, nesting: Nesting, k: int, offset: int) -> Plan:
     stages = tuple((_field(nesting, stage.field), stage.limit) for stage in funnel.stages)
     if stages and stages[-1][1] < k + offset:
         raise FunnelError(

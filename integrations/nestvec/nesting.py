@@ -25,6 +25,9 @@ PRECISIONS: Mapping[str, int] = {
 #: Precisions in which the full vector itself may be kept: rescoring needs its numbers.
 _FULL = ("float32", "float16")
 
+#: Lengths between which the squares of a row's numbers keep their digits in float64.
+_TINY, _HUGE = 1e-100, 1e150
+
 _ITEM = re.compile(r"(?:d?(?P<length>\d+)|full)(?:[:_](?P<precision>[A-Za-z0-9]+))?")
 
 
@@ -177,26 +180,32 @@ def unit_rows(rows: Any, dim: int, names: Sequence[str]) -> Matrix:
 
     Raises NestingError on a wrong width, on NaN or infinity, and on rows that are all zero.
     """
-    matrix = _matrix(rows, dim, names)
-    if not np.isfinite(matrix).all():
-        bad = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise NestingError(f"{names[bad]}: vector has NaN or infinite numbers")
-    norms = _norms(matrix)
-    if not norms.all():
-        bad = int(np.flatnonzero(norms == 0)[0])
-        raise NestingError(f"{names[bad]}: vector is all zero, so it has no direction")
-    return np.asarray(matrix / norms[:, None], dtype=np.float32)
+    return _unit(_matrix(rows, dim, names), names, "vector is all zero, so it has no direction")
 
 
-def _norms(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the length of each row, also where squares would overflow or vanish."""
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    odd = (norms == 0) | (norms < 1e-100) | ~np.isfinite(norms)
-    if odd.any():
-        rows = matrix[odd].astype(np.float64)
-        scale = np.abs(rows).max(axis=1, keepdims=True)
-        norms[odd] = np.linalg.norm(rows / np.where(scale > 0, scale, 1), axis=1) * scale[:, 0]
-    return np.asarray(norms)
+def _unit(rows: npt.NDArray[Any], names: Sequence[str], zero: str) -> Matrix:
+    """Return rows divided by their lengths; `zero` is said of one that has none."""
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    if not ((norms >= _TINY) & (norms <= _HUGE)).all():
+        norms = _checked_norms(rows, norms, names, zero)
+    made = np.empty(rows.shape, np.float32)
+    np.divide(rows, norms[:, None], out=made, casting="same_kind")  # in float64
+    return made
+
+
+def _checked_norms(
+    rows: npt.NDArray[Any], norms: npt.NDArray[np.float64], names: Sequence[str], zero: str
+) -> npt.NDArray[np.float64]:
+    """Return the length of each row, also where squares overflowed or vanished."""
+    for bad in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
+        raise NestingError(f"{names[int(bad)]}: vector has NaN or infinite numbers")
+    odd = ~((norms >= _TINY) & (norms <= _HUGE))
+    wide = rows[odd].astype(np.float64)
+    scale = np.abs(wide).max(axis=1, keepdims=True)
+    norms[odd] = np.linalg.norm(wide / np.where(scale > 0, scale, 1), axis=1) * scale[:, 0]
+    for bad in np.flatnonzero(norms == 0):
+        raise NestingError(f"{names[int(bad)]}: {zero}")
+    return norms
 
 
 def _matrix(rows: Any, dim: int, names: Sequence[str]) -> npt.NDArray[Any]:
@@ -208,7 +217,10 @@ def _matrix(rows: Any, dim: int, names: Sequence[str]) -> npt.NDArray[Any]:
         for vector, name in zip(vectors, names, strict=True):
             if len(vector) != dim:
                 raise NestingError(f"{name}: vector has {len(vector)} numbers, expected {dim}")
-        matrix = np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
+        if len(vectors) == 1:
+            matrix = vectors[0][None]
+        else:
+            matrix = np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
     if matrix.shape[1] != dim:
         raise NestingError(f"{names[0]}: vector has {matrix.shape[1]} numbers, expected {dim}")
     return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
@@ -244,17 +256,9 @@ def nest(full: Any, nesting: Nesting, names: Sequence[str] | None = None) -> dic
     made: dict[int, Matrix] = {nesting.dim: unit}
     for field in nesting.fields:
         if field.length not in made:
-            made[field.length] = _prefix(unit, field.length, names)
+            zero = (
+                f"the first {field.length} numbers of the vector are zero beside the rest, so that "
+                "prefix has no direction"
+            )
+            made[field.length] = _unit(unit[:, : field.length], names, zero)
     return {field.name: made[field.length] for field in nesting.fields}
-
-
-def _prefix(unit: Matrix, length: int, names: Sequence[str]) -> Matrix:
-    cut = unit[:, :length]
-    norms = _norms(cut)
-    if not norms.all():
-        bad = int(np.flatnonzero(norms == 0)[0])
-        raise NestingError(
-            f"{names[bad]}: the first {length} numbers of the vector are zero beside the rest, "
-            "so that prefix has no direction"
-        )
-    return np.asarray(cut / norms[:, None], dtype=np.float32)

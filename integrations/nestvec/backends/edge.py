@@ -88,6 +88,10 @@ _INDEXING_BYTES = 10_000_000
 #: Kilobytes of vectors that are as fast to read one by one as by the graph.
 _FULL_SCAN_KB = 10_000
 
+#: The engine's threads search a segment each, and `optimize` leaves all but nothing in one: more
+#: would take twice the CPU to find the same, and the interpreter lets one search in at a time.
+_SEARCH_THREADS = 1
+
 #: How many documents a scroll hands over at once.
 _PAGE = 1_000
 
@@ -515,7 +519,7 @@ def _nearest(vector: Matrix, name: str) -> qe.Query:
 def config(nesting: Nesting, options: EdgeOptions, graphs: Sequence[str] = ()) -> qe.EdgeConfig:
     """Return the shard's configuration: a graph on the first field, the others on disk."""
     made = {vector.name: _vector_params(vector, options) for vector in vectors(nesting, graphs)}
-    return qe.EdgeConfig(vectors=made)
+    return qe.EdgeConfig(vectors=made, max_search_threads=_SEARCH_THREADS)
 
 
 def _metric(vector: Vector) -> qe.Distance:
