@@ -400,6 +400,7 @@ class QdrantBackend(Backend):
             made = wire.points(batch, payloads, part, written)
             yield from self._ask("upsert", points=made, **self._writes)
         else:
+            # Bytes, unlike models, go through the client's `http` as they are.
             body = wire.body(batch, payloads, part, written, self._options.shard_key)
             yield from self._ask(
                 "http.points_api.upsert_points", point_insert_operations=body, **self._ordered

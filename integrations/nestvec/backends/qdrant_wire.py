@@ -231,7 +231,7 @@ def _prefetch(
 def points(
     batch: Batch, payloads: list[dict[str, Any]], part: slice, written: Iterable[Vector]
 ) -> models.Batch:
-    """Return a part of a batch as points, column by column."""
+    """Return a part of a batch as points, column by column, for what takes no JSON."""
     columns = {vector.name: _short(_rows(batch, part, vector)) for vector in written}
     return models.Batch.model_construct(
         ids=_point_ids(batch, part), vectors=columns, payloads=payloads[part]
@@ -247,8 +247,8 @@ def body(
 ) -> bytes:
     """Return what `points` returns as the JSON of a request.
 
-    The client's models would write the numbers one by one, which takes five times as long and is
-    most of an ingest.
+    The client's models would write the numbers one by one, which takes five times as long and would
+    be most of an ingest.
     """
     columns = [
         b'"%b":%b' % (vector.name.encode(), _json(_rows(batch, part, vector), vector.datatype))
