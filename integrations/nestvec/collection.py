@@ -58,6 +58,9 @@ from .sources import Take, checked_size, iterator, paired
 
 __all__ = ["Collection", "EmbedderCall", "Width", "open_collection"]
 
+#: The filter that keeps every document.
+_EVERYTHING = And(())
+
 _BLANK = "text is blank, so it cannot be embedded"
 
 
@@ -301,7 +304,7 @@ class Collection:
             if not ids:
                 return 0
         only = as_filter(where)
-        if only == And(()) and not isinstance(where, Filter):
+        if only == _EVERYTHING and not isinstance(where, Filter):
             raise RecordError(
                 f"where={where!r} matches every document; to delete everything call drop(), or "
                 "delete(where=And(()))"
@@ -605,7 +608,7 @@ def _blaming(embedder: Embedder) -> Iterator[None]:
 def _limiting(where: Where | None) -> Filter | None:
     """Return what was given as `where` as a filter, None where it keeps everything."""
     only = as_filter(where)
-    return None if only == And(()) else only
+    return None if only == _EVERYTHING else only
 
 
 def _timed(flow: Flow[Any]) -> Flow[tuple[Any, float]]:
