@@ -81,19 +81,19 @@ class Contender(ABC):
 
 @dataclass(frozen=True)
 class Nested(Contender):
-    """A collection of nestvec: a part of the full vector at a precision, and full as float16.
+    """A collection of nestvec: some of the full vector at a precision, and full as float16.
 
-    `part` 2 is the first half of the numbers; 1 is the full vector itself, quantised.
+    `eighths` 4 is the first half of the numbers; 8 is the full vector itself, quantised.
     """
 
-    part: int = 2
+    eighths: int = 4
     precision: str = "binary"
     side = "nestvec"
 
     def dims(self, dim: int) -> tuple[str, ...]:
-        if self.part == 1:
+        if self.eighths == 8:
             return (f"full:{self.precision}",)
-        return f"{dim // self.part}:{self.precision}", "full:float16"
+        return f"{dim * self.eighths // 8}:{self.precision}", "full:float16"
 
     @staticmethod
     def client(store: Store, setting: Setting) -> Search:

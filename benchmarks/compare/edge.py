@@ -312,12 +312,13 @@ def llama_nodes(data: Data, batch: Sequence[int]) -> list[Any]:
 
 
 CONTENDERS: tuple[Contender, ...] = (
-    EdgeNested("nestvec, half binary", part=2, precision="binary"),
-    EdgeNested("nestvec, half turbo", part=2, precision="turbo"),
-    EdgeNested("nestvec, quarter int8", part=4, precision="int8"),
-    EdgeNested("nestvec, quarter turbo", part=4, precision="turbo"),
-    EdgeNested("nestvec, full binary", part=1, precision="binary"),
-    EdgeNested("nestvec, full int8", part=1, precision="int8"),
+    EdgeNested("nestvec, half binary", eighths=4, precision="binary"),
+    EdgeNested("nestvec, half turbo", eighths=4, precision="turbo"),
+    EdgeNested("nestvec, 3/8 turbo", eighths=3, precision="turbo"),
+    EdgeNested("nestvec, quarter int8", eighths=2, precision="int8"),
+    EdgeNested("nestvec, quarter turbo", eighths=2, precision="turbo"),
+    EdgeNested("nestvec, full binary", eighths=8, precision="binary"),
+    EdgeNested("nestvec, full int8", eighths=8, precision="int8"),
     Single("Edge float32"),
     Single("Edge int8", quantised="int8"),
     Single("Edge binary", quantised="binary"),

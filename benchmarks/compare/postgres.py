@@ -344,8 +344,8 @@ def _loaded(place: str, table: str, rows: int, write_s: float, build_s: float) -
 
 
 CONTENDERS: tuple[Contender, ...] = (
-    PostgresNested("nestvec, half binary", part=2, precision="binary"),
-    PostgresNested("nestvec, quarter float16", part=4, precision="float16"),
+    PostgresNested("nestvec, half binary", eighths=4, precision="binary"),
+    PostgresNested("nestvec, quarter float16", eighths=2, precision="float16"),
     Single("psycopg float32", kind="vector"),
     Single("psycopg halfvec", kind="halfvec"),
     Single("psycopg binary + rescore", kind="bit"),

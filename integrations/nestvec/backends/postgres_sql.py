@@ -6,15 +6,17 @@ its schema, so that nothing depends on a search path.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from .postgres_driver import SQL, Composable, Composed, Copy, Identifier, Literal, Statement
-from .postgres_wire import VARBIT, Row, arrays, copied, escape, query_bytes
+from .postgres_wire import VARBIT, Raw, Row, arrays, copied, escape, query_bytes
 
 __all__ = ["HEADS", "Heads", "Pgvector", "Table", "name"]
 
@@ -45,7 +47,7 @@ class Pgvector:
 
     schema: str
     version: str
-    oids: Mapping[str, int]
+    oids: Mapping[str, int] = dataclasses.field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,8 @@ class Table:
         prefix = self._prefix(field, SQL('"full"'))
         return SQL("({}({})::{})").format(signs, prefix, self._type(field))
 
-    def _distance(self, field: Field, query: Matrix) -> Statement:
-        """Return what grows as a field's vector is less like the query."""
+    def distance(self, field: Field) -> Composed:
+        """Return what grows as a field's vector is less like the query, its parameter."""
         if field.precision == "binary":
             kind: Composable = SQL("varbit")
         else:
@@ -175,10 +177,9 @@ class Table:
         # Others may write to the table too, and what they write to full need not be unit length;
         # prefixes always are, so the cheaper inner product orders them.
         operator = "<=>" if field is self.nesting.full else _OPERATORS[field.precision]
-        sql = SQL("{} OPERATOR({}.{}) %b::{}").format(
+        return SQL("{} OPERATOR({}.{}) %b::{}").format(
             self._value(field), name(self.pgvector.schema), SQL(operator), kind
         )
-        return Statement(sql, (query_bytes(query, field),))
 
     # Making
 
@@ -411,60 +412,77 @@ class Table:
 
         Where there is a filter each row also has how many candidates left the first stage.
         """
-        stages, source, where = self._stages(queries, plan, condition)
-        filtered = plan.stages and condition is not EVERYTHING
-        counted = SQL(", (SELECT count(*) FROM stage0)" if filtered else "")
-        distance = self._distance(self.nesting.full, queries["full"])
-        sql = SQL(
-            "{}SELECT id, text, metadata, {} AS distance{} FROM {} WHERE {}"
-            " ORDER BY distance, id LIMIT {} OFFSET {}"
-        ).format(
-            stages.sql, distance.sql, counted, source, where.sql, Literal(plan.k),
-            Literal(plan.offset),
-        )  # fmt: skip
-        return Statement(sql, (*stages.params, *distance.params, *where.params))
+        full = query_bytes(queries["full"], self.nesting.full)
+        given = self._given(queries, plan)
+        where = condition.params
+        sql = _search(self, plan, _text(condition.sql), filtered=condition is not EVERYTHING)
+        return Statement(sql, (*where, *given, full) if given else (full, *where))
 
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement
     ) -> Statement:
         """Ask how many leave the last of a plan's stages."""
-        stages, source, where = self._stages(queries, plan, condition)
-        sql = SQL("{}SELECT count(*) FROM {} WHERE {}").format(stages.sql, source, where.sql)
-        return Statement(sql, (*stages.params, *where.params))
+        stages, source, where = self.stages(plan, condition.sql)
+        sql = SQL("{}SELECT count(*) FROM {} WHERE {}").format(stages, source, where)
+        return Statement(sql, (*condition.params, *self._given(queries, plan)))
 
-    def _stages(
-        self, queries: Mapping[str, Matrix], plan: Plan, condition: Statement
-    ) -> tuple[Statement, Identifier, Statement]:
+    def _given(self, queries: Mapping[str, Matrix], plan: Plan) -> list[Raw]:
+        """Return the parameters of a plan's stages."""
+        return [query_bytes(queries[field.name], field) for field, _ in plan.stages]
+
+    def stages(
+        self, plan: Plan, condition: Composable
+    ) -> tuple[Composable, Identifier, Composable]:
         """Return one materialised CTE a stage, where full reads from, and the condition there.
 
         The condition limits the candidates of the first stage. A stage hands on the columns
         themselves: joining the table again costs a look-up for every candidate.
         """
-        stages: list[Statement] = []
+        stages: list[Composed] = []
         source = self.table
         for i, (field, limit) in enumerate(plan.stages):
             later = [f for f, _ in plan.stages[i + 1 :] if self._is_column(f)]
-            distance = self._distance(field, queries[field.name])
-            sql = SQL(
-                "{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})"
-            ).format(
-                name(f"stage{i}"), self._handed_on(later), source, condition.sql, distance.sql,
-                Literal(limit),
+            sql = SQL("{} AS MATERIALIZED (SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})")
+            made = sql.format(
+                name(f"stage{i}"), self._handed_on(later), source, condition,
+                self.distance(field), Literal(limit),
             )  # fmt: skip
-            stages.append(Statement(sql, (*condition.params, *distance.params)))
-            source, condition = name(f"stage{i}"), EVERYTHING
+            stages.append(made)
+            source, condition = name(f"stage{i}"), EVERYTHING.sql
         if not stages:
-            return Statement(SQL("")), source, condition
-        ctes = SQL("WITH {} ").format(SQL(", ").join(stage.sql for stage in stages))
-        return Statement(ctes, sum((stage.params for stage in stages), ())), source, condition
+            return SQL(""), source, condition
+        return SQL("WITH {} ").format(SQL(", ").join(stages)), source, condition
 
     def _handed_on(self, later: Sequence[Field]) -> Composed:
         columns = dict.fromkeys(field.name for field in later)
         return SQL(", ").join([self._NAMES, *(name(column) for column in columns)])
 
 
+#: Statements are put together once and kept as text: it takes longer than all else around a query.
+@lru_cache(maxsize=256)
+def _search(table: Table, plan: Plan, condition: str, *, filtered: bool) -> SQL:
+    stages, source, where = table.stages(plan, SQL(condition))
+    counted = SQL(", (SELECT count(*) FROM stage0)" if filtered and plan.stages else "")
+    sql = SQL(
+        "{}SELECT id, text, metadata, {} AS distance{} FROM {} WHERE {}"
+        " ORDER BY distance, id LIMIT {} OFFSET {}"
+    ).format(
+        stages, table.distance(table.nesting.full), counted, source, where, Literal(plan.k),
+        Literal(plan.offset),
+    )  # fmt: skip
+    return SQL(_text(sql))
+
+
+def _text(sql: SQL | Composed) -> str:
+    return sql.as_string(None)
+
+
+@lru_cache
+def _settings(count: int) -> SQL:
+    return SQL(f"SELECT {', '.join(['set_config(%s, %s, true)'] * count)}")
+
+
 def settings(values: Mapping[str, Any]) -> Statement:
     """Return the statement that makes settings for the transaction it is in."""
-    one = SQL("set_config(%s, %s, true)")
-    sql = SQL("SELECT {}").format(SQL(", ").join([one] * len(values)))
+    sql = _settings(len(values))
     return Statement(sql, tuple(str(part) for pair in values.items() for part in pair))
