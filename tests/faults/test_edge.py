@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nestvec import (
     CollectionMismatch,
     F,
     NestvecError,
+    Record,
     Unavailable,
 )
 
@@ -248,3 +250,64 @@ def test_a_collection_name_that_cannot_be_a_directory(tmp_path: Path, name: str)
 def test_a_url_that_no_engine_understands(url: str) -> None:
     with pytest.raises(nestvec.ConfigError):
         nestvec.connect(url, dims=(2,), dim=8)
+
+
+GRAPH = 12_000  # documents of 256 numbers that the engine makes a graph of
+LEFT = 100  # of them, the last ones, that the graph is to lead to when all others are gone
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Iterator[nestvec.Store]:
+    """A collection large enough for a graph, in the directory of the test."""
+    with nestvec.connect(f"edge:{tmp_path}", dims=("full:int8",), dim=256) as store:
+        store.add_records(records(nested_vectors(GRAPH, 256)))
+        assert store.info().engine["indexed"] == GRAPH
+        assert lost(store) <= 2
+        yield store
+
+
+def lost(store: nestvec.Store) -> int:
+    """Return how many of the last documents are not found by their own vectors."""
+    firsts = (
+        store.search(row, 1, funnel="full:int8:60 ef=60")[0].metadata["n"]
+        for row in nested_vectors(GRAPH, 256)[-LEFT:]
+    )
+    return sum(first != n for n, first in enumerate(firsts, GRAPH - LEFT))
+
+
+def others() -> list[Record]:
+    """Return what replaces all documents but the last ones."""
+    return records(nested_vectors(GRAPH, 256, seed=2))[:-LEFT]
+
+
+def test_what_is_left_of_a_graph_leads_to_all_that_is_left(graph: nestvec.Store) -> None:
+    for share in (0.3, 0.5, 0.98):  # the last leaves too little for the engine to build it anew
+        graph.delete(where=F("n") < share * GRAPH)
+        assert lost(graph) <= 2, share
+
+
+def test_most_documents_can_be_replaced_while_others_search(graph: nestvec.Store) -> None:
+    seen = []
+
+    def source() -> Iterator[Record]:
+        yield from others()
+        seen.append(lost(graph))
+
+    graph.add_records(source())
+    assert seen[0] <= 2
+    assert lost(graph) <= 2
+
+
+def test_an_ingest_that_broke_off_is_remembered(graph: nestvec.Store) -> None:
+    def source() -> Iterator[Record]:
+        yield from others()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        graph.add_records(source())
+    url = graph.url
+    graph.close()
+    with nestvec.connect(url) as store:
+        assert lost(store) <= 2
+        store.create_index()
+        assert lost(store) <= 2

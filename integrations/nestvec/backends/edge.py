@@ -92,6 +92,10 @@ _FULL_SCAN_KB = 10_000
 #: would take twice the CPU to find the same, and the interpreter lets one search in at a time.
 _SEARCH_THREADS = 1
 
+#: A graph that lost more than one node in so many is left alone until it is built anew: what is
+#: left of it is not connected. It is also where the engine thinks of building it anew.
+_GONE = 5
+
 #: How many documents a scroll hands over at once.
 _PAGE = 1_000
 
@@ -130,7 +134,8 @@ class EdgeBackend(Backend):
         self.url, self.collection = url, collection
         self._options = options
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
-        self._pending = 0
+        #: Documents written since the graph was built, its nodes then, and those that may be gone.
+        self._pending = self._graph = self._gone = 0
         self._per_record = 1
         self._vectors: list[Vector] = []
         self._head: Head | None = None
@@ -148,11 +153,14 @@ class EdgeBackend(Backend):
         yield Call("load", (head,))
         info = yield Call("info")
         self._learn(head)
+        self._graph = info.indexed_vectors_count // len(self._vectors)
         self._indexes = {
             key: str(made.data_type).rpartition(".")[2].lower()
             for key, made in info.payload_schema.items()
         }
-        self._pending = info.points_count - info.indexed_vectors_count // len(self._vectors)
+        noted = yield Call("pending")
+        self._pending = max(min(noted, info.points_count), info.points_count - self._graph)
+        self._count_gone(info.points_count)
 
     def create(self, head: Head) -> Flow[None]:
         yield Call("create", (head,))
@@ -173,6 +181,7 @@ class EdgeBackend(Backend):
         if vector_name(field) == "full":
             return 0, None
         filled: tuple[int, Any] = yield Call("fill", (field, self._per_record // 4, after))
+        yield from self._wrote(filled[0])
         return filled
 
     def index_vector(self, head: Head, field: Field) -> Flow[None]:
@@ -182,6 +191,7 @@ class EdgeBackend(Backend):
     def drop_vector(self, head: Head, field: Field) -> Flow[None]:
         if vector_name(field) != "full":
             yield Call("update", (qe.UpdateOperation.delete_vector_name(vector_name(field)),))
+            self._vectors = vectors(head.nesting)
         yield Call("reshape", (config(head.nesting, self._options, head.added),))
         yield from self._optimize()
 
@@ -221,14 +231,32 @@ class EdgeBackend(Backend):
                     raise
                 continue  # a field was dropped in this moment, and took the batch with it
             break
-        self._pending += len(batch)
+        yield from self._wrote(len(batch))
+
+    def _wrote(self, count: int) -> Flow[None]:
+        """Note that the graph lacks so many documents more."""
+        self._pending += count
+        self._count_gone((yield Call("note_pending", (self._pending,))))
+
+    def _count_gone(self, points: int) -> None:
+        """Learn how many nodes may be gone: what was replaced was written, and is none any more."""
+        self._gone = max(0, self._graph - points + self._pending)
+
+    @property
+    def _thin(self) -> bool:
+        """Whether so many nodes are gone that the graph may not lead to those which are left."""
+        return self._gone * _GONE > self._graph
 
     def settle(self) -> Flow[None]:
         """Build the graph once enough was written; a tail of a tenth is searched without one."""
-        if self._pending * self._per_record < _INDEXING_BYTES:
-            return
-        info = yield Call("info")
-        if self._pending * 10 >= info.points_count:
+        assert self._head is not None
+        if self._head.pending is not None:
+            return  # whoever changes the fields builds it in the end
+        enough = False
+        if self._pending * self._per_record >= _INDEXING_BYTES:
+            info = yield Call("info")
+            enough = self._pending * 10 >= info.points_count
+        if enough or self._thin:
             yield from self._optimize()
 
     def create_index(self, _field: Field) -> Flow[None]:
@@ -236,15 +264,18 @@ class EdgeBackend(Backend):
         yield from self._optimize()
 
     def _optimize(self) -> Flow[None]:
-        self._pending = 0
         yield Call("optimize")
         yield Call("flush")
+        info = yield Call("info")
+        self._graph = info.indexed_vectors_count // len(self._vectors)
+        self._pending = 0
+        yield from self._wrote(0)
 
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
         filtered = yield from self._filtered(where)
-        points = yield Call("query", (query(queries, plan, filtered),))
+        points = yield Call("query", (query(queries, plan, filtered, exact=self._thin),))
         points = yield from self._completed(points, queries, plan, filtered)
         return [hit(point.payload, point.score) for point in points]
 
@@ -252,7 +283,7 @@ class EdgeBackend(Backend):
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
         filtered = yield from self._filtered(where)
-        requests = [query(queries, plan, filtered) for queries in many]
+        requests = [query(queries, plan, filtered, exact=self._thin) for queries in many]
         found = yield Call("query_batch", (qe.QueryBatchRequest(requests),))
         hits = []
         for queries, some in zip(many, found, strict=True):
@@ -282,7 +313,9 @@ class EdgeBackend(Backend):
             counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
             return counted
         last = nested(
-            plan.stages, filtered.condition, _prefetch(queries, plan.knobs, filtered.acorn)
+            plan.stages,
+            filtered.condition,
+            _prefetch(queries, plan.knobs, filtered.acorn, exact=self._thin),
         )
         assert last is not None
         request = qe.QueryRequest(
@@ -301,6 +334,8 @@ class EdgeBackend(Backend):
             condition = qe.Filter(must=[qe.HasIdCondition({point_id(id) for id in ids})])
         assert condition is not None
         deleted: int = yield Call("delete", (condition,))
+        yield from self._wrote(0)
+        yield from self.settle()
         return deleted
 
     def count(self, where: Filter | None) -> Flow[int]:
@@ -376,6 +411,7 @@ class EdgeBackend(Backend):
 
     def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
         yield Call("rewrite", (mended, self._vectors))
+        yield from self._wrote(len(mended))
 
     def drop(self) -> Flow[None]:
         yield Call("drop")
@@ -819,6 +855,20 @@ class _Driver:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+    def pending(self) -> int:
+        """Return what was noted last; all there is where a kill came between."""
+        try:
+            return int((self.path / "pending").read_text())
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            return sys.maxsize
+
+    def note_pending(self, pending: int) -> int:
+        """Remember how many documents the graph lacks; return how many there are."""
+        (self.path / "pending").write_text(str(pending))
+        return self._open().info().points_count
 
     def drifts(self) -> bool:
         return self.drift
