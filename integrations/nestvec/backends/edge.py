@@ -136,6 +136,8 @@ class EdgeBackend(Backend):
         self._driver = _Driver(Path(rest).expanduser(), collection, options)
         #: Documents written since the graph was built, its nodes then, and those that may be gone.
         self._pending = self._graph = self._gone = 0
+        #: How many of those written there were when the engine would not build it.
+        self._refused = 0
         self._per_record = 1
         self._vectors: list[Vector] = []
         self._head: Head | None = None
@@ -240,7 +242,7 @@ class EdgeBackend(Backend):
 
     def _count_gone(self, points: int) -> None:
         """Learn how many nodes may be gone: what was replaced was written, and is none any more."""
-        self._gone = max(0, self._graph - points + self._pending)
+        self._gone = min(self._graph, max(0, self._graph - points + self._pending))
 
     @property
     def _thin(self) -> bool:
@@ -253,7 +255,7 @@ class EdgeBackend(Backend):
         if self._head.pending is not None:
             return  # whoever changes the fields builds it in the end
         enough = False
-        if self._pending * self._per_record >= _INDEXING_BYTES:
+        if (self._pending - self._refused) * self._per_record >= _INDEXING_BYTES:
             info = yield Call("info")
             enough = self._pending * 10 >= info.points_count
         if enough or self._thin:
@@ -264,11 +266,12 @@ class EdgeBackend(Backend):
         yield from self._optimize()
 
     def _optimize(self) -> Flow[None]:
-        yield Call("optimize")
+        if (yield Call("optimize")):
+            self._pending = 0
+        self._refused = self._pending
         yield Call("flush")
         info = yield Call("info")
         self._graph = info.indexed_vectors_count // len(self._vectors)
-        self._pending = 0
         yield from self._wrote(0)
 
     def search(
@@ -868,7 +871,8 @@ class _Driver:
     def note_pending(self, pending: int) -> int:
         """Remember how many documents the graph lacks; return how many there are."""
         (self.path / "pending").write_text(str(pending))
-        return self._open().info().points_count
+        with self.gate.shared():
+            return self._open().info().points_count
 
     def drifts(self) -> bool:
         return self.drift
