@@ -185,24 +185,23 @@ def unit_rows(rows: Any, dim: int, names: Sequence[str]) -> Matrix:
 
 def _unit(rows: npt.NDArray[Any], names: Sequence[str], zero: str) -> Matrix:
     """Return rows divided by their lengths; `zero` is said of one that has none."""
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    if not ((norms >= _TINY) & (norms <= _HUGE)).all():
-        norms = _checked_norms(rows, norms, names, zero)
-    made = np.empty(rows.shape, np.float32)
-    np.divide(rows, norms[:, None], out=made, casting="same_kind")  # in float64
-    return made
+    wide = rows.astype(np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    if not (norms.min(initial=1) >= _TINY and norms.max(initial=1) <= _HUGE):
+        norms = _checked_norms(wide, norms, names, zero)
+    wide /= norms[:, None]
+    return wide.astype(np.float32)
 
 
 def _checked_norms(
-    rows: npt.NDArray[Any], norms: npt.NDArray[np.float64], names: Sequence[str], zero: str
+    rows: npt.NDArray[np.float64], norms: npt.NDArray[np.float64], names: Sequence[str], zero: str
 ) -> npt.NDArray[np.float64]:
     """Return the length of each row, also where squares overflowed or vanished."""
     for bad in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
         raise NestingError(f"{names[int(bad)]}: vector has NaN or infinite numbers")
     odd = ~((norms >= _TINY) & (norms <= _HUGE))
-    wide = rows[odd].astype(np.float64)
-    scale = np.abs(wide).max(axis=1, keepdims=True)
-    norms[odd] = np.linalg.norm(wide / np.where(scale > 0, scale, 1), axis=1) * scale[:, 0]
+    scale = np.abs(rows[odd]).max(axis=1, keepdims=True)
+    norms[odd] = np.linalg.norm(rows[odd] / np.where(scale > 0, scale, 1), axis=1) * scale[:, 0]
     for bad in np.flatnonzero(norms == 0):
         raise NestingError(f"{names[int(bad)]}: {zero}")
     return norms
@@ -223,7 +222,7 @@ def _matrix(rows: Any, dim: int, names: Sequence[str]) -> npt.NDArray[Any]:
             matrix = np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
     if matrix.shape[1] != dim:
         raise NestingError(f"{names[0]}: vector has {matrix.shape[1]} numbers, expected {dim}")
-    return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
+    return matrix
 
 
 def _vector(row: Any, name: str) -> npt.NDArray[Any]:

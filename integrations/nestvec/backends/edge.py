@@ -632,22 +632,22 @@ def _match(match: Condition) -> Any:
 
 
 class _Gate:
-    """Lets many through at once, or one who must be alone, for whom the others wait."""
+    """A context that lets many in at once, or one who must be alone, for whom the others wait."""
 
     def __init__(self) -> None:
         self._changed = Signal()
         self._inside, self._shut = 0, False
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._shut)
+            while self._shut:
+                self._changed.wait()
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._shut:
                 self._changed.notify_all()
 
     @contextmanager
@@ -683,7 +683,7 @@ class _Driver:
         try:
             if own is not None:
                 return own(*request.args)
-            with self.gate.shared():
+            with self.gate:
                 return getattr(self._open(), request.method)(*request.args)
         except NestvecError:
             raise
@@ -871,7 +871,7 @@ class _Driver:
     def note_pending(self, pending: int) -> int:
         """Remember how many documents the graph lacks; return how many there are."""
         (self.path / "pending").write_text(str(pending))
-        with self.gate.shared():
+        with self.gate:
             return self._open().info().points_count
 
     def drifts(self) -> bool:
