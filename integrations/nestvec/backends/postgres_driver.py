@@ -360,6 +360,11 @@ def _verbatim(request: Copy, connection: psycopg.BaseConnection[Any]) -> bytes:
     return request.sql.as_bytes(connection).replace(b"%%", b"%")
 
 
+def _has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+    """Return what `description` tells, which describes every column to tell it."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0
+
+
 def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
     if isinstance(request, Query):
         with connection.pipeline():
@@ -367,7 +372,7 @@ def _perform(connection: psycopg.Connection[Any], request: Query | Copy) -> Any:
                 connection.execute(statement.sql, statement.params, binary=True)
                 for statement in request.statements
             ]
-        return [c.fetchall() if c.description else c.rowcount for c in cursors]
+        return [c.fetchall() if _has_rows(c) else c.rowcount for c in cursors]
     with connection.cursor() as cursor, cursor.copy(_verbatim(request, connection)) as copy:
         for part in request.parts():
             copy.write(part)
@@ -381,7 +386,7 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
                 await connection.execute(statement.sql, statement.params, binary=True)
                 for statement in request.statements
             ]
-        return [await c.fetchall() if c.description else c.rowcount for c in cursors]
+        return [await c.fetchall() if _has_rows(c) else c.rowcount for c in cursors]
     sql = _verbatim(request, connection)
     async with connection.cursor() as cursor, cursor.copy(sql) as copy:
         for part in request.parts():
@@ -391,12 +396,12 @@ async def _aperform(connection: psycopg.AsyncConnection[Any], request: Query | C
 
 def _one_by_one(connection: psycopg.Connection[Any], request: Apart) -> Any:
     cursors = (connection.execute(s.sql, s.params, binary=True) for s in request.statements)
-    return [cursor.fetchall() if cursor.description else cursor.rowcount for cursor in cursors]
+    return [c.fetchall() if _has_rows(c) else c.rowcount for c in cursors]
 
 
 async def _aone_by_one(connection: psycopg.AsyncConnection[Any], request: Apart) -> Any:
     answers = []
     for statement in request.statements:
         cursor = await connection.execute(statement.sql, statement.params, binary=True)
-        answers.append(await cursor.fetchall() if cursor.description else cursor.rowcount)
+        answers.append(await cursor.fetchall() if _has_rows(cursor) else cursor.rowcount)
     return answers
