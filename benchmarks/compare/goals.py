@@ -34,15 +34,13 @@ class Set:
         return max(rows, key=qps, default=None)
 
     def named(self, name: str) -> Row | None:
-        """Return a contender that reached the target."""
-        return next(
-            (row for row in self.rows if row["name"] == name and row["chosen"]["reached"]), None
-        )
+        """Return a contender, also one that did not reach the target."""
+        return next((row for row in self.rows if row["name"] == name), None)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """An aim, what was measured, and whether that reaches it; None where it was not measured."""
+    """An aim, what was measured, and whether that reaches it; None where that is not known."""
 
     aim: str
     measured: str
@@ -51,7 +49,9 @@ class Goal:
 
     @property
     def verdict(self) -> str:
-        return {True: "reached", False: "**not reached**", None: "not measured"}[self.reached]
+        if self.reached is None:
+            return "open" if self.measured else "not measured"
+        return "reached" if self.reached else "**not reached**"
 
 
 def qps(row: Row) -> float:
@@ -105,18 +105,24 @@ def _edge(made: Set) -> Iterator[Goal]:
             yield Goal(aim, "", None)
             continue
         best = max(plans, key=lambda row: _reach(row, peer))
-        yield Goal(
-            aim,
-            f"{qps(best) / qps(peer):.2f} × in {hot(best) / hot(peer):.2f} of the bytes "
-            f"({best['name']})",
-            _reach(best, peer) >= 1,
-        )
+        told = f"{qps(best) / qps(peer):.2f} × in {hot(best) / hot(peer):.2f} of the bytes"
+        yield _against(peer, aim, f"{told} ({best['name']})", _reach(best, peer) >= 1)
 
 
 def _reach(row: Row, peer: Row) -> float:
     """Return how far a plan is towards either of two ways to beat a peer; from 1 on it does."""
     speed, share = qps(row) / qps(peer), hot(row) / hot(peer)
     return max(min(speed, 0.5 / share), min(speed / 1.2, 1 / share))
+
+
+def _against(peer: Row, aim: str, said: str, reached: bool, headline: str = "") -> Goal:
+    """Return the goal; beside who missed the target, a plan that reached it is better yet."""
+    if peer["chosen"]["reached"]:
+        return Goal(aim, said, reached, headline)
+    missed = (
+        f"; {peer['name']} finds no more than {peer['chosen']['recall']:.4f} with any setting tried"
+    )
+    return Goal(aim, said + missed, reached or None, headline and headline + missed)
 
 
 def _faster(
@@ -130,7 +136,7 @@ def _faster(
         f"{ours['name']} has {times:.1f} × the queries a second of {peer['name']} in "
         f"{hot(ours) / hot(peer):.2f} of its hot bytes"
     )
-    return Goal(aim, said, times >= least, shown if headline else "")
+    return _against(peer, aim, said, times >= least, shown if headline else "")
 
 
 def _limited(made: Set) -> Goal:
@@ -149,7 +155,7 @@ def _limited(made: Set) -> Goal:
     said = f"{times:.1f} × ({best['name']})"
     shown = f"{best['name']} has {times:.1f} × the queries a second of {name}"
     limit = f"{made.raw['limit_bytes'] / 1e6:,.0f} MB"
-    return Goal(aim, said, times >= 10, f"in a memory limit of {limit} {shown}")
+    return _against(full, aim, said, times >= 10, f"in a memory limit of {limit} {shown}")
 
 
 def _loading(made: Set, row: Row) -> float:
