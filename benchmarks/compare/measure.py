@@ -180,7 +180,7 @@ def measure(contender: Contender, data: Data, place: str, setting: Setting, way:
         way.group.join()
     with contender.opened(data, place) as client:
         searches = [client(setting) for _ in range(clients)]
-        _paced(searches[0], queries, 0, seconds / 2)  # what is read for the first time
+        _warm(searches[0], queries, 10 * seconds)
         times = _paced(searches[0], queries, 1, seconds)
         together: list[list[float]] = [[] for _ in searches]
 
@@ -199,6 +199,15 @@ def measure(contender: Contender, data: Data, place: str, setting: Setting, way:
             float(p50), float(p95), _steady(times), sum(map(len, together)) / spent,
             resident(way.server), len(times),
         )  # fmt: skip
+
+
+def _warm(search: Search, queries: Matrix, seconds: float) -> None:
+    """Ask every query once, as far as the time goes: what is read first is not measured."""
+    until = time.perf_counter() + seconds
+    for query in queries:
+        if time.perf_counter() > until:
+            return
+        search(query)
 
 
 def _steady(times: Sequence[float]) -> float:
