@@ -47,8 +47,8 @@ $ python -m benchmarks.compare run --help
   on the same 50,000 vectors Edge float32 took an `ef` of 56, 100 and 128 for the same recall. So
   the ratio of one run may be half as much again in the next.
 - **Turns.** Each is measured in a process of its own, in rounds, in changing order; a figure is the
-  median of the rounds, and queries a second of five slices of each. All queries are asked once before they
-  count.
+  median of the rounds, and queries a second of five slices of each. All queries are asked once
+  before they count.
 - **Hot** is what the first stage reads: what vectors are searched by, their graph, and the map of
   ids where the engine has one, as files or as an index. Full vectors that are only rescored are
   read a few at a time, and are not counted.
