@@ -101,8 +101,8 @@ def choose(contender: Contender, data: Data, place: str, target: float, budget: 
                 continue
             fastest = min((each.p50 for each in reached), default=math.inf)
             tried += _climbed(asked, ladder, target, fastest)
-    if not tried:
-        tried = [asked.all(ladders[-1][-1])]
+        if not tried:
+            tried = [asked.all(ladders[-1][-1])]
     reached = sorted((each for each in tried if each.recall >= target), key=lambda each: each.p50)
     best, *others = reached or [max(tried, key=lambda each: each.recall)]
     return Chosen(
