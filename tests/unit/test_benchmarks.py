@@ -66,6 +66,18 @@ def test_a_run_measures_what_it_says(made: dict[str, Any]) -> None:
     assert some["contenders"][1]["loaded"]["hot_bytes"] >= 1_500 * 64 * 4
 
 
+def test_nobody_has_to_reach_the_target(tmp_path: Path) -> None:
+    out = tmp_path / "made.json"
+    done = compare(
+        "run", "--quick", "--engines", "edge", "--sizes", 500, "--dim", 64, "--queries", 10,
+        "--seconds", 0.05, "--budget", 1, "--only", "half_turbo", "--target", 1.5, "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (only,) = json.loads(out.read_text())["sets"][0]["contenders"]
+    assert not only["chosen"]["reached"]
+    assert only["chosen"]["recall"] > 0.9
+
+
 def test_figures_become_documentation(made: dict[str, Any], tmp_path: Path) -> None:
     text = report(made, tmp_path)
     for each in made["sets"][0]["contenders"]:
