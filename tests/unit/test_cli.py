@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -459,8 +460,12 @@ def test_a_bug_is_not_hidden(run: Run, pets: str, monkeypatch: pytest.MonkeyPatc
 
 def test_interrupted_is_130_and_keeps_what_was_stored(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nestvec", "add", f"edge:{tmp_path}/c", "-"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as child:  # type: ignore[call-overload]
+    how: dict[str, Any] = {
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        # Where a shell runs the tests in the background, they and their children ignore the signal.
+        "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen(command, **how) as child:
         for n in range(600):
             child.stdin.write(json.dumps({"text": f"number {n}", "id": n}).encode() + b"\n")
         child.stdin.flush()
