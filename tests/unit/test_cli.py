@@ -466,6 +466,7 @@ def test_interrupted_is_130_and_keeps_what_was_stored(tmp_path: Path) -> None:
         "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     }
     with subprocess.Popen(command, **how) as child:
+        assert child.stdin is not None
         for n in range(600):
             child.stdin.write(json.dumps({"text": f"number {n}", "id": n}).encode() + b"\n")
         child.stdin.flush()
