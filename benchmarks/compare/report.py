@@ -42,7 +42,8 @@ $ python -m benchmarks.compare run --help
   numpy's.
 - **Settings.** Everybody's are searched: `ef`, oversampling, limits of stages. What is compared is
   the fastest one that finds recall@10 of the target or more on all queries; who never does is in
-  the table and in no comparison. Graphs have the engines' default `m` and `ef_construct`.
+  the table, and no aim counts as missed beside it. Graphs have the engines' default `m` and
+  `ef_construct`.
 - **Chance.** Several threads build a graph, and it comes out differently each time: in three runs
   on the same 50,000 vectors Edge float32 took an `ef` of 56, 100 and 128 for the same recall. So
   the ratio of one run may be half as much again in the next.
