@@ -24,7 +24,7 @@ import qdrant_edge as qe
 
 import nestvec
 from nestvec import Record
-from nestvec.backends.edge import EdgeOptions, config
+from nestvec.backends.edge_wire import EdgeOptions, config
 from nestvec.nesting import Matrix, Nesting
 
 DIM, DIMS, BATCH = 1024, (64, 256), 512
@@ -149,7 +149,7 @@ MEMORY_CHILD = """
 import sys, uuid, numpy as np, nestvec, qdrant_edge as qe
 from itertools import islice
 from nestvec import Nesting, Record
-from nestvec.backends.edge import EdgeOptions, config
+from nestvec.backends.edge_wire import EdgeOptions, config
 side, directory, n, dim = sys.argv[1], sys.argv[2], int(sys.argv[3]), 1024
 rng = np.random.default_rng(0)
 def resident():

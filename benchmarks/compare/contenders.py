@@ -16,8 +16,8 @@ from nestvec.nesting import Matrix
 from .vectors import Data, K
 
 __all__ = [
-    "Client", "Contender", "Loaded", "Nested", "Search", "Setting", "in_parts", "nested_ladders",
-    "single_ladders",
+    "Client", "Contender", "Loaded", "Nested", "Search", "Setting", "candidates", "in_parts",
+    "nested_ladders", "single_ladders",
 ]  # fmt: skip
 
 #: What a search is told beside its query, such as {"ef": 100} or {"funnel": "512:binary:120"}.
@@ -55,6 +55,9 @@ class Contender(ABC):
     """One way to store and to search the vectors, with the settings that it can be given."""
 
     name: str
+
+    #: What a node of the graph is linked to; the engines' own number, or more.
+    links: int = 16
 
     #: nestvec, a single vector written by hand, or a framework's store.
     side = "single"
@@ -103,6 +106,11 @@ class Nested(Contender):
 
 _EFS = (16, 24, 32, 40, 48, 56, 64, 80, 100, 128, 160, 200, 256, 320, 400, 600)
 _TIMES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
+
+
+def candidates(links: int, default: int) -> int:
+    """Return among how many candidates a node's links are found: the engine's number, or more."""
+    return default if links == Contender.links else 200
 
 
 def single_ladders(quantised: bool) -> list[list[Setting]]:

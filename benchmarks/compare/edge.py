@@ -29,6 +29,7 @@ from .contenders import (
     Nested,
     Search,
     Setting,
+    candidates,
     in_parts,
     nested_ladders,
     single_ladders,
@@ -54,8 +55,9 @@ class EdgeNested(Nested):
 
         url = f"edge:{place}"
         with nestvec.connect(
-            url, collection=self.slug, dims=self.dims(data.dim), dim=data.dim
-        ) as store:
+            url, collection=self.slug, dims=self.dims(data.dim), dim=data.dim,
+            m=self.links, ef_construct=candidates(self.links, 100),
+        ) as store:  # fmt: skip
             started = time.perf_counter()
             store.add_records(source())
             written, total = ended - started, time.perf_counter() - started
@@ -94,7 +96,11 @@ class Single(Contender):
             distance=qe.Distance.Cosine,
             memory=qe.Memory.Cached if self.quantised is None else qe.Memory.Cold,
             quantization_config=quantisation(),
-            hnsw_config=qe.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
+            hnsw_config=qe.HnswIndexConfig(
+                m=self.links,
+                ef_construct=candidates(self.links, 100),
+                full_scan_threshold=10_000,
+            ),
         )
         # As nestvec has it: what is in one segment is searched faster by one thread than by many.
         return qe.EdgeConfig(vectors={"full": vector}, max_search_threads=1)
@@ -317,12 +323,18 @@ CONTENDERS: tuple[Contender, ...] = (
     EdgeNested("nestvec, 3/8 turbo", eighths=3, precision="turbo"),
     EdgeNested("nestvec, quarter int8", eighths=2, precision="int8"),
     EdgeNested("nestvec, quarter turbo", eighths=2, precision="turbo"),
+    EdgeNested("nestvec, half binary, m 24", links=24, eighths=4, precision="binary"),
+    EdgeNested("nestvec, half turbo, m 24", links=24, eighths=4, precision="turbo"),
     EdgeNested("nestvec, full binary", eighths=8, precision="binary"),
     EdgeNested("nestvec, full int8", eighths=8, precision="int8"),
     Single("Edge float32"),
     Single("Edge int8", quantised="int8"),
     Single("Edge binary", quantised="binary"),
     Single("Edge turbo", quantised="turbo"),
+    Single("Edge float32, m 24", links=24),
+    Single("Edge int8, m 24", quantised="int8", links=24),
+    Single("Edge binary, m 24", quantised="binary", links=24),
+    Single("Edge turbo, m 24", quantised="turbo", links=24),
     LangChainLocal("langchain-qdrant, local"),
     LlamaIndexLocal("llama-index qdrant, local"),
 )

@@ -16,7 +16,16 @@ from psycopg.sql import SQL, Identifier, Literal
 
 import nestvec
 
-from .contenders import Client, Contender, Loaded, Nested, Search, Setting, in_parts
+from .contenders import (
+    Client,
+    Contender,
+    Loaded,
+    Nested,
+    Search,
+    Setting,
+    candidates,
+    in_parts,
+)
 from .edge import llama_nodes
 from .vectors import Data, K
 
@@ -38,7 +47,9 @@ class PostgresNested(Nested):
         )
         with connect(index="none") as store:
             write_s = timed(lambda: store.add_records(data.records()))
-        with connect(build_memory=BUILD_MEMORY) as store:
+        with connect(
+            build_memory=BUILD_MEMORY, m=self.links, ef_construction=candidates(self.links, 64)
+        ) as store:
             build_s = timed(store.create_index)
         return _loaded(place, self.slug, len(data), write_s, build_s)
 
@@ -88,8 +99,15 @@ class Single(Contender):
                 "halfvec": "embedding halfvec_ip_ops",
                 "bit": "(binary_quantize(embedding)::bit({dim})) bit_hamming_ops",
             }[self.kind]
-            create = f"CREATE INDEX ON {{table}} USING hnsw ({method})"
-            build_s = timed(partial(run, create, names))
+            create = (
+                f"CREATE INDEX ON {{table}} USING hnsw ({method})"
+                " WITH (m = {links}, ef_construction = {candidates})"
+            )
+            graph = {
+                "links": Literal(self.links),
+                "candidates": Literal(candidates(self.links, 64)),
+            }
+            build_s = timed(partial(run, create, names | graph))
         return _loaded(place, self.slug, len(data), write_s, build_s)
 
     def _copy(self, connection: psycopg.Connection[Any], data: Data) -> None:
@@ -196,7 +214,8 @@ class LangChain(Contender):
             for n, record in enumerate(data.records(sample), sample)
         )
         _filled(place, self.slug, columns, ("uuid", "text", "vector", "json"), rows)
-        build_s = timed(lambda: store.apply_vector_index(HNSWIndex()))
+        graph = HNSWIndex(m=self.links, ef_construction=candidates(self.links, 64))
+        build_s = timed(lambda: store.apply_vector_index(graph))
         return _loaded(place, self.slug, min(sample, len(data)), spent, build_s)
 
     @contextmanager
@@ -346,9 +365,13 @@ def _loaded(place: str, table: str, rows: int, write_s: float, build_s: float) -
 CONTENDERS: tuple[Contender, ...] = (
     PostgresNested("nestvec, half binary", eighths=4, precision="binary"),
     PostgresNested("nestvec, quarter float16", eighths=2, precision="float16"),
+    PostgresNested("nestvec, quarter float16, m 24", links=24, eighths=2, precision="float16"),
     Single("psycopg float32", kind="vector"),
     Single("psycopg halfvec", kind="halfvec"),
     Single("psycopg binary + rescore", kind="bit"),
+    Single("psycopg float32, m 24", links=24, kind="vector"),
+    Single("psycopg halfvec, m 24", links=24, kind="halfvec"),
     LangChain("langchain-postgres"),
+    LangChain("langchain-postgres, m 24", links=24),
     LlamaIndex("llama-index postgres"),
 )

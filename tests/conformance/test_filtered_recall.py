@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nestvec import F, Filter, Record, Store
-from nestvec.backends import edge
+from nestvec.backends import edge_wire
 from nestvec.backends.postgres import PostgresBackend
 from nestvec.nesting import Matrix
 
@@ -72,7 +72,7 @@ def stocked(
 ) -> Iterator[tuple[str, Store]]:
     """An engine with a graph, which Edge has to use where a tenth matches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edge, "_FULL_SCAN_KB", 12)  # 192 of the 16 numbers
+        patch.setattr(edge_wire, "_FULL_SCAN_KB", 12)  # 192 of the 16 numbers
         engine = Engine(
             request.param, "sync", ENGINES[request.param](tmp_path_factory.mktemp("recall"))
         )

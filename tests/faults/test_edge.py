@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import random
 import shutil
@@ -311,3 +312,34 @@ def test_an_ingest_that_broke_off_is_remembered(graph: nestvec.Store) -> None:
         assert lost(store) <= 2
         store.create_index()
         assert lost(store) <= 2
+
+
+def test_a_graph_keeps_its_links_and_is_built_anew_with_others(tmp_path: Path) -> None:
+    def built() -> set[tuple[int, int]]:
+        """Return the links and the candidates of the graphs that the engine has."""
+        files = (tmp_path / "docs" / "shard").glob("segments/*/vector_index-*/hnsw_config.json")
+        graphs = [json.loads(file.read_text()) for file in files]
+        return {(graph["m"], graph["ef_construct"]) for graph in graphs if graph["m"]}
+
+    url = f"edge:{tmp_path}"
+    with nestvec.connect(url, dims=(64,), dim=256, m=24, ef_construct=50) as store:
+        store.add_records(records(nested_vectors(GRAPH, 256)))
+        assert built() == {(24, 50)}
+    with nestvec.connect(url) as store:
+        store.add_field(32)
+        assert built() == {(24, 50)}
+        store.drop_field(32)
+        store.create_index()
+        assert built() == {(24, 50)}
+    with nestvec.connect(url, m=20) as store:
+        assert built() == {(24, 50)}
+        store.create_index()
+        assert built() == {(20, 50)}
+        assert store.search(nested_vectors(GRAPH, 256)[7], 1)[0].metadata["n"] == 7
+    with nestvec.connect(url) as store:
+        store.create_index()
+        assert built() == {(20, 50)}
+    with pytest.raises(nestvec.ConfigError, match="ef_construct at least m, got 60 and 50"):
+        nestvec.connect(url, m=60)
+    with nestvec.connect(url) as store:
+        assert store.count() == GRAPH

@@ -113,6 +113,21 @@ def test_who_misses_the_target_is_compared_where_it_is_slower_yet(
     assert "Edge float32" not in (tmp_path / "benchmarks.svg").read_text()
 
 
+def test_a_peer_is_compared_with_the_links_that_suit_it_best(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    other = copy.deepcopy(made)
+    peer = other["sets"][0]["contenders"][2]
+    more = copy.deepcopy(peer)
+    more["name"], more["measured"]["qps"] = f"{peer['name']}, m 24", 1_000_000
+    other["sets"][0]["contenders"].append(more)
+    (line,) = (each for each in report(other, tmp_path).splitlines() if "beside Edge int8" in each)
+    assert "(nestvec, half turbo, Edge int8, m 24)" in line
+    more["chosen"]["reached"] = False
+    (line,) = (each for each in report(other, tmp_path).splitlines() if "beside Edge int8" in each)
+    assert "m 24" not in line
+
+
 def test_exact_answers_are_those_of_one_product() -> None:
     sys.path.insert(0, str(ROOT))
     try:

@@ -11,7 +11,8 @@ import qdrant_edge as qe
 
 import nestvec
 from nestvec import F, Filter, Nesting, nest
-from nestvec.backends.edge import EdgeBackend, EdgeOptions, config
+from nestvec.backends.edge import EdgeBackend, EdgeOptions
+from nestvec.backends.edge_wire import config
 from nestvec.backends.point_filters import Dialect, bounds
 from nestvec.backends.points import payload, point_id
 from nestvec.flow import Call
@@ -100,7 +101,7 @@ def test_one_way_at_a_time_to_quantise_the_full_vector(tmp_path: Path) -> None:
         nestvec.connect(f"edge:{tmp_path}", dims=("full:int8", "full:binary"), dim=8)
 
 
-@pytest.mark.parametrize("settings", [{"m": 1}, {"ef_construct": 4}])
+@pytest.mark.parametrize("settings", [{"m": 1}, {"m": 0}, {"ef_construct": 4}])
 def test_a_graph_that_cannot_be(settings: dict[str, int]) -> None:
     with pytest.raises(nestvec.ConfigError, match="m is at least 2"):
         EdgeOptions(**settings)
