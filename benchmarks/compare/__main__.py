@@ -92,13 +92,18 @@ class Run:
         return made
 
     def _contenders(self, engine: str, data: Data) -> list[Contender]:
-        only = self.asked.only
-        return [
+        some = [
             contender
             for contender in CONTENDERS[engine]
-            if (not only or any(part in contender.slug for part in only))
-            and (contender.most is None or len(data) <= contender.most)
+            if contender.most is None or len(data) <= contender.most
         ]
+        slugs = {contender.slug for contender in some}
+
+        def asked(slug: str, part: str) -> bool:
+            return slug == part if part in slugs else part in slug
+
+        only = self.asked.only
+        return [each for each in some if not only or any(asked(each.slug, part) for part in only)]
 
     def _stop(self) -> None:
         if self.server is not None:
@@ -282,7 +287,9 @@ def arguments() -> argparse.ArgumentParser:
     run.add_argument("--vectors", nargs="+", choices=KINDS, default=["synthetic"])
     run.add_argument("--sizes", nargs="+", type=int, default=[50_000, 200_000, 1_000_000])
     run.add_argument("--dim", type=int, default=1_024, help="of synthetic vectors")
-    run.add_argument("--only", nargs="+", help="contenders with one of these in their names")
+    run.add_argument(
+        "--only", nargs="+", help="contenders of one of these names, or with it in theirs"
+    )
     run.add_argument("--target", type=float, default=0.99, help="recall@10 that all must reach")
     run.add_argument("--queries", type=int, default=500)
     run.add_argument("--clients", type=int, default=4)

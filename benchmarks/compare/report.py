@@ -262,12 +262,13 @@ def command(made: Set) -> str:
 
 
 def largest(made: Mapping[str, Any]) -> list[Set]:
-    """Return the largest set of each engine, of synthetic vectors where there are any."""
-    found: dict[str, Set] = {}
-    for raw in sorted(
-        made["sets"], key=lambda each: (each["vectors"] == "synthetic", each["documents"])
-    ):
-        found[raw["engine"]] = Set(raw)
+    """Return the set of each engine to show: synthetic, with something to say, and large."""
+
+    def suits(each: Set) -> tuple[bool, bool, int]:
+        told = any(goal.headline for goal in goals(each))
+        return each.raw["vectors"] == "synthetic", told, each.raw["documents"]
+
+    found = {each.raw["engine"]: each for each in sorted(map(Set, made["sets"]), key=suits)}
     return [found[engine] for engine in _ENGINES if engine in found]
 
 

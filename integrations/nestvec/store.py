@@ -80,7 +80,8 @@ def connect(
     `dim` gives the width of the vectors that records bring.
     `adaptor` is an Adaptor, or the file of one: it adapts documents and queries alike, and from
     then on the collection is opened with no other one and never without. `batch_size` is how many
-    records an ingest holds at once. Other options are the engine's.
+    records an ingest holds at once. Other options are the engine's: on Edge `m` and `ef_construct`
+    of its graph, the others' are in docs/postgres.md and docs/servers.md.
 
     Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch,
     CollectionDamaged, EmbedderError, or BackendError.

@@ -40,8 +40,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("compare") / "made.json"
     done = compare(
         "run", "--quick", "--engines", "edge", "--sizes", 1_500, "--dim", 64, "--queries", 40,
-        "--seconds", 0.05, "--budget", 1, "--only", "half_turbo", "edge_float32", "edge_int8",
-        "--out", out,
+        "--seconds", 0.05, "--budget", 1, "--out", out,
+        "--only", "nestvec_half_turbo", "edge_float32", "edge_int8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
@@ -70,7 +70,8 @@ def test_nobody_has_to_reach_the_target(tmp_path: Path) -> None:
     out = tmp_path / "made.json"
     done = compare(
         "run", "--quick", "--engines", "edge", "--sizes", 500, "--dim", 64, "--queries", 10,
-        "--seconds", 0.05, "--budget", 1, "--only", "half_turbo", "--target", 1.5, "--out", out,
+        "--seconds", 0.05, "--budget", 1, "--only", "nestvec_half_turbo", "--target", 1.5,
+        "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (only,) = json.loads(out.read_text())["sets"][0]["contenders"]

@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import qdrant_edge as qe
-
 from ..errors import BackendError, ConfigError
 from ..filter_nodes import Keyed
 from ..filters import Filter
@@ -34,6 +32,7 @@ from .edge_wire import (
     exact_below,
     full_of,
     prefetch,
+    qe,
     query,
 )
 from .point_filters import (

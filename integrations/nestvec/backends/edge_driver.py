@@ -13,14 +13,13 @@ from threading import Condition as Signal
 from threading import Lock
 from typing import Any
 
-import qdrant_edge as qe
 from filelock import FileLock, Timeout
 
 from ..errors import BackendError, CollectionDamaged, NestvecError, Unavailable
 from ..flow import Call
 from ..nesting import Field, Matrix, Nesting
 from .base import Head, Stored
-from .edge_wire import EdgeOptions, config, full_of, metric
+from .edge_wire import EdgeOptions, config, full_of, metric, qe
 from .points import Vector, as_stored, coded, made_of, same_numbers, stranger, vector_name
 
 __all__ = ["Driver"]

@@ -1,4 +1,7 @@
-"""What nestvec asks for in the engine's own types: a shard's configuration, queries, filters."""
+"""What nestvec asks for in the engine's own types: a shard's configuration, queries, filters.
+
+The only file that imports the engine; the others have it from here.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from .points import Vector, beam, coded, in_field, nested, oversampled, vector_n
 
 __all__ = [
     "EdgeOptions", "Filtered", "config", "engine_filter", "exact_below", "full_of", "metric",
-    "prefetch", "query",
+    "prefetch", "qe", "query",
 ]  # fmt: skip
 
 #: Kilobytes of vectors that are as fast to read one by one as by the graph.
