@@ -104,7 +104,7 @@ class Nested(Contender):
         return lambda query: [hit.id for hit in store.search(query, K, funnel=funnel)]
 
 
-_EFS = (16, 24, 32, 40, 48, 56, 64, 80, 100, 128, 160, 200, 256, 320, 400, 600)
+_EFS = (16, 24, 32, 40, 48, 56, 64, 80, 100, 128, 160, 200, 256, 320, 400, 600, 900, 1_200, 1_800)
 _TIMES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 
