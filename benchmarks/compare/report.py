@@ -64,6 +64,9 @@ $ python -m benchmarks.compare run --help
 """
 
 
+_GROWTH = "queries/s, hot MB, write and build s; in italics who did not reach the target:\n"
+
+
 @dataclass(frozen=True)
 class _Column:
     title: str
@@ -180,7 +183,7 @@ def _growth(made: Mapping[str, Any]) -> str:
         if len(sizes) < 2:
             continue
         by = {(row["name"], each.raw["documents"]): row for each in some for row in each.rows}
-        lines += [f"\n### {_ENGINES[engine]}, {kind}\n", "queries/s, hot MB, write and build s:\n"]
+        lines += [f"\n### {_ENGINES[engine]}, {kind}\n", _GROWTH]
         lines += [
             f"| | {' | '.join(f'{size:,}' for size in sizes)} |",
             "|---" * (len(sizes) + 1) + "|",
@@ -196,7 +199,8 @@ def _brief(row: Row | None, size: int) -> str:
         return ""
     loaded = row["loaded"]
     seconds = loaded["write_s"] / loaded["written_rows"] * size + loaded["build_s"]
-    return f"{row['measured']['qps']:,.0f}, {loaded['hot_bytes'] / 1e6:,.0f}, {seconds:,.0f}"
+    told = f"{row['measured']['qps']:,.0f}, {loaded['hot_bytes'] / 1e6:,.0f}, {seconds:,.0f}"
+    return told if row["chosen"]["reached"] else f"*{told}*"
 
 
 def _not_run(made: Mapping[str, Any]) -> str:
