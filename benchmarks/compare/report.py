@@ -105,7 +105,11 @@ def tables(made: Mapping[str, Any]) -> str:
 
 def document(made: Mapping[str, Any]) -> str:
     """Return docs/benchmarks.md."""
-    parts = [_HEAD, f"\n![The front of speed and memory]({_PICTURE})\n\n", tables(made)]
+    said = [f"- {title(each)}. {' '.join(in_words(each))}\n" for each in map(Set, made["sets"])]
+    parts = [
+        _HEAD, f"\n![The front of speed and memory]({_PICTURE})\n",
+        "\n## Where two stages pay, and where they do not\n\n", *said, "\n", tables(made),
+    ]  # fmt: skip
     return "".join(parts) + _growth(made) + _not_run(made)
 
 
@@ -291,7 +295,8 @@ def picture(made: Mapping[str, Any], file: Path) -> None:
         indexed = [row for row in each.rows if row["loaded"]["index_bytes"]]
         rows = sorted((row for row in indexed if row["chosen"]["reached"]), key=_place)
         front = sorted(_front(rows))
-        axis.step(*zip(*front, strict=True), where="post", color="#fdba74", zorder=1)
+        xs, ys = ([point[i] for point in front] for i in (0, 1))
+        axis.step(xs, ys, where="post", color="#fdba74", zorder=1)
         for height, row in zip(_heights(rows), rows, strict=True):
             ours = row["side"] == "nestvec"
             axis.plot(*_place(row)[::-1], "o", color="#c2410c" if ours else "#64748b", zorder=3)

@@ -100,6 +100,23 @@ def test_it_says_whether_two_stages_pay(
     assert said in report(other, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("missed", "said"),
+    [
+        (["nestvec"], "none reached the target, and Edge "),
+        (["single"], "nestvec, half turbo reached the target, and no single vector did"),
+        (["nestvec", "single"], "none reached the target, and nobody else did"),
+    ],
+)
+def test_it_says_who_missed_the_target(
+    made: dict[str, Any], tmp_path: Path, missed: list[str], said: str
+) -> None:
+    other = copy.deepcopy(made)
+    for each in other["sets"][0]["contenders"]:
+        each["chosen"]["reached"] = each["side"] not in missed
+    assert said in report(other, tmp_path)
+
+
 def test_who_misses_the_target_is_compared_where_it_is_slower_yet(
     made: dict[str, Any], tmp_path: Path
 ) -> None:
