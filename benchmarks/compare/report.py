@@ -294,9 +294,13 @@ def picture(made: Mapping[str, Any], file: Path) -> None:
     for axis, each in zip(axes[0], sets, strict=True):
         indexed = [row for row in each.rows if row["loaded"]["index_bytes"]]
         rows = sorted((row for row in indexed if row["chosen"]["reached"]), key=_place)
+        axis.set_title(title(each), fontsize=9)
+        if not rows:
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, "nobody reached the target", ha="center")
+            continue
         front = sorted(_front(rows))
-        xs, ys = ([point[i] for point in front] for i in (0, 1))
-        axis.step(xs, ys, where="post", color="#fdba74", zorder=1)
+        axis.step(*zip(*front, strict=True), where="post", color="#fdba74", zorder=1)
         for height, row in zip(_heights(rows), rows, strict=True):
             ours = row["side"] == "nestvec"
             axis.plot(*_place(row)[::-1], "o", color="#c2410c" if ours else "#64748b", zorder=3)
@@ -306,7 +310,6 @@ def picture(made: Mapping[str, Any], file: Path) -> None:
                 arrowprops={"arrowstyle": "-", "color": "#cbd5e1", "lw": 0.6},
             )  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel="hot MB", ylabel="queries a second, one client")
-        axis.set_title(title(each), fontsize=9)
         for scale in (axis.xaxis, axis.yaxis):
             scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
             scale.set_major_formatter("{x:g}")
