@@ -14,7 +14,7 @@ help:
 	@echo "make fuzz   a minute of whatever may come as a filter"
 	@echo "make lint   ruff and mypy"
 	@echo "make test-lowest  the adapters with the lowest langchain-core and llama-index-core"
-	@echo "make bench-quick  nestvec beside its peers on 5,000 vectors, about 5 minutes"
+	@echo "make bench-quick  nestvec beside its peers on 5,000 vectors, about 3 minutes"
 	@echo "make bench  the same on 50,000, 200,000 and 1,000,000, in hours; it goes on if interrupted"
 
 demo: .venv/demo

@@ -281,7 +281,7 @@ def arguments() -> argparse.ArgumentParser:
     run.add_argument(
         "--quick",
         action="store_true",
-        help="everybody on 5,000 vectors, about five minutes on two cores",
+        help="everybody on 5,000 vectors, about three minutes on two cores",
     )
     run.add_argument("--engines", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     run.add_argument("--vectors", nargs="+", choices=KINDS, default=["synthetic"])

@@ -28,7 +28,7 @@ nestvec beside what users have today: the same vectors, the same machine, one ru
 is, with the others that were tried.
 
 ```console
-$ make bench-quick    # everybody on 5,000 vectors, about 5 minutes on two cores
+$ make bench-quick    # everybody on 5,000 vectors, about 3 minutes on two cores
 $ make bench          # 50,000, 200,000 and 1,000,000 vectors of 1,024 numbers: hours
 $ make bench-real     # all-MiniLM-L6-v2 on texts that you give, as it is and rotated
 $ python -m benchmarks.compare run --help
