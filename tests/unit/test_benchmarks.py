@@ -104,7 +104,7 @@ def test_it_says_whether_two_stages_pay(
     ("missed", "said"),
     [
         (["nestvec"], "none reached the target, and Edge "),
-        (["single"], "nestvec, half turbo reached the target, and no single vector did"),
+        (["single"], "nestvec, half turbo reached the target, and no single vector here did"),
         (["nestvec", "single"], "none reached the target, and nobody else did"),
     ],
 )
@@ -115,6 +115,8 @@ def test_it_says_who_missed_the_target(
     for each in other["sets"][0]["contenders"]:
         each["chosen"]["reached"] = each["side"] not in missed
     assert said in report(other, tmp_path)
+    del other["sets"][0]["contenders"][1:]
+    assert "One side was measured alone" in report(other, tmp_path)
 
 
 def test_who_misses_the_target_is_compared_where_it_is_slower_yet(
