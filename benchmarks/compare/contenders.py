@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, ClassVar, TypeVar
 
@@ -17,7 +17,7 @@ from .vectors import Data, K
 
 __all__ = [
     "Client", "Contender", "Loaded", "Nested", "Search", "Setting", "candidates", "in_parts",
-    "nested_ladders", "single_ladders",
+    "nested_ladders", "single_ladders", "with_more_links",
 ]  # fmt: skip
 
 #: What a search is told beside its query, such as {"ef": 100} or {"funnel": "512:binary:120"}.
@@ -30,6 +30,10 @@ Search = Callable[[Matrix], list[str]]
 Client = Callable[[Setting], Search]
 
 Some = TypeVar("Some")
+Linked = TypeVar("Linked", bound="Contender")
+
+#: Links of a node in a graph that finds more, and among how many candidates they are found.
+_MORE_LINKS, _MORE_CANDIDATES = 24, 200
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,12 @@ _TIMES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
 def candidates(links: int, default: int) -> int:
     """Return among how many candidates a node's links are found: the engine's number, or more."""
-    return default if links == Contender.links else 200
+    return default if links == Contender.links else _MORE_CANDIDATES
+
+
+def with_more_links(contender: Linked) -> Linked:
+    """Return a contender whose graph takes longer to build and finds more."""
+    return replace(contender, name=f"{contender.name}, m {_MORE_LINKS}", links=_MORE_LINKS)
 
 
 def single_ladders(quantised: bool) -> list[list[Setting]]:

@@ -33,7 +33,8 @@ from .contenders import (
     in_parts,
     nested_ladders,
     single_ladders,
-)
+    with_more_links,
+)  # fmt: skip
 from .vectors import Data, K
 
 __all__ = ["CONTENDERS"]
@@ -317,24 +318,28 @@ def llama_nodes(data: Data, batch: Sequence[int]) -> list[Any]:
     ]  # fmt: skip
 
 
-CONTENDERS: tuple[Contender, ...] = (
+_HALVES = (
     EdgeNested("nestvec, half binary", eighths=4, precision="binary"),
     EdgeNested("nestvec, half turbo", eighths=4, precision="turbo"),
-    EdgeNested("nestvec, 3/8 turbo", eighths=3, precision="turbo"),
-    EdgeNested("nestvec, quarter int8", eighths=2, precision="int8"),
-    EdgeNested("nestvec, quarter turbo", eighths=2, precision="turbo"),
-    EdgeNested("nestvec, half binary, m 24", links=24, eighths=4, precision="binary"),
-    EdgeNested("nestvec, half turbo, m 24", links=24, eighths=4, precision="turbo"),
-    EdgeNested("nestvec, full binary", eighths=8, precision="binary"),
-    EdgeNested("nestvec, full int8", eighths=8, precision="int8"),
+)
+
+_SINGLES = (
     Single("Edge float32"),
     Single("Edge int8", quantised="int8"),
     Single("Edge binary", quantised="binary"),
     Single("Edge turbo", quantised="turbo"),
-    Single("Edge float32, m 24", links=24),
-    Single("Edge int8, m 24", quantised="int8", links=24),
-    Single("Edge binary, m 24", quantised="binary", links=24),
-    Single("Edge turbo, m 24", quantised="turbo", links=24),
+)
+
+CONTENDERS: tuple[Contender, ...] = (
+    *_HALVES,
+    EdgeNested("nestvec, 3/8 turbo", eighths=3, precision="turbo"),
+    EdgeNested("nestvec, quarter int8", eighths=2, precision="int8"),
+    EdgeNested("nestvec, quarter turbo", eighths=2, precision="turbo"),
+    *map(with_more_links, _HALVES),
+    EdgeNested("nestvec, full binary", eighths=8, precision="binary"),
+    EdgeNested("nestvec, full int8", eighths=8, precision="int8"),
+    *_SINGLES,
+    *map(with_more_links, _SINGLES),
     LangChainLocal("langchain-qdrant, local"),
     LlamaIndexLocal("llama-index qdrant, local"),
 )

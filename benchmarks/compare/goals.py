@@ -113,8 +113,8 @@ def _edge(made: Set) -> Iterator[Goal]:
             continue
         best = max(plans, key=lambda row: _reach(row, peer))
         told = f"{qps(best) / qps(peer):.2f} × in {hot(best) / hot(peer):.2f} of the bytes"
-        both = best["name"] if peer["name"] == name else f"{best['name']}, {peer['name']}"
-        yield _against(peer, aim, f"{told} ({both})", _reach(best, peer) >= 1)
+        said = f"{told} ({best['name']}, {peer['name']})"
+        yield _against(peer, aim, said, _reach(best, peer) >= 1)
 
 
 def _reach(row: Row, peer: Row) -> float:
@@ -174,28 +174,24 @@ def _loading(made: Set, row: Row) -> float:
     )
 
 
-def in_words(made: Set) -> Iterator[str]:
+def in_words(made: Set) -> str:
     """Say in plain words whether two stages pay, beside the best that is one vector."""
+    if len({row["side"] == "nestvec" for row in made.rows}) < 2:
+        return "One side was measured alone here, which says how its cost grows and no more."
     ours = made.fastest("nestvec", two_stages=True)
     single = made.fastest("single", "framework")
-    if {row["side"] == "nestvec" for row in made.rows} != {True, False}:
-        yield "One side was measured alone here, which says how its cost grows and no more."
-        return
     if ours is None:
         others = "nobody else" if single is None else single["name"]
-        yield f"Two stages do not pay here: none reached the target, and {others} did."
-        return
+        return f"Two stages do not pay here: none reached the target, and {others} did."
     if single is None:
-        yield f"Two stages pay: {ours['name']} reached the target, and no single vector here did."
-        return
+        return f"Two stages pay: {ours['name']} reached the target, and no single vector here did."
     times, share = qps(ours) / qps(single), hot(ours) / hot(single)
     beside = f"{ours['name']} has {times:.2f} × the queries a second of {single['name']}"
     if times >= 1:
-        yield (
+        return (
             f"Two stages pay: {beside}, the fastest single vector, in {share:.2f} of its hot bytes."
         )
-    else:
-        yield (
-            f"In memory, two stages do not pay in speed here: {beside}, the fastest single vector."
-            f" They take {share:.2f} of its hot bytes."
-        )
+    return (
+        f"In memory, two stages do not pay in speed here: {beside}, the fastest single vector."
+        f" They take {share:.2f} of its hot bytes."
+    )

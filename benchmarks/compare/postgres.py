@@ -25,7 +25,8 @@ from .contenders import (
     Setting,
     candidates,
     in_parts,
-)
+    with_more_links,
+)  # fmt: skip
 from .edge import llama_nodes
 from .vectors import Data, K
 
@@ -362,16 +363,20 @@ def _loaded(place: str, table: str, rows: int, write_s: float, build_s: float) -
     return Loaded(rows, write_s, build_s, int(row[0]), int(row[0]), int(row[1]))
 
 
+_QUARTER = PostgresNested("nestvec, quarter float16", eighths=2, precision="float16")
+_FLOAT32, _HALFVEC = Single("psycopg float32"), Single("psycopg halfvec", kind="halfvec")
+_LANGCHAIN = LangChain("langchain-postgres")
+
 CONTENDERS: tuple[Contender, ...] = (
     PostgresNested("nestvec, half binary", eighths=4, precision="binary"),
-    PostgresNested("nestvec, quarter float16", eighths=2, precision="float16"),
-    PostgresNested("nestvec, quarter float16, m 24", links=24, eighths=2, precision="float16"),
-    Single("psycopg float32", kind="vector"),
-    Single("psycopg halfvec", kind="halfvec"),
+    _QUARTER,
+    with_more_links(_QUARTER),
+    _FLOAT32,
+    _HALFVEC,
     Single("psycopg binary + rescore", kind="bit"),
-    Single("psycopg float32, m 24", links=24, kind="vector"),
-    Single("psycopg halfvec, m 24", links=24, kind="halfvec"),
-    LangChain("langchain-postgres"),
-    LangChain("langchain-postgres, m 24", links=24),
+    with_more_links(_FLOAT32),
+    with_more_links(_HALFVEC),
+    _LANGCHAIN,
+    with_more_links(_LANGCHAIN),
     LlamaIndex("llama-index postgres"),
 )

@@ -105,7 +105,7 @@ def tables(made: Mapping[str, Any]) -> str:
 
 def document(made: Mapping[str, Any]) -> str:
     """Return docs/benchmarks.md."""
-    said = [f"- {title(each)}. {' '.join(in_words(each))}\n" for each in map(Set, made["sets"])]
+    said = [f"- {title(each)}. {in_words(each)}\n" for each in map(Set, made["sets"])]
     parts = [
         _HEAD, f"\n![The front of speed and memory]({_PICTURE})\n",
         "\n## Where two stages pay, and where they do not\n\n", *said, "\n", tables(made),
@@ -145,7 +145,7 @@ def _section(made: Set) -> str:
     lines.append(_limited(made))
     lines += ["| aimed at | measured | |", "|---|---|---|"]
     lines += [f"| {goal.aim} | {goal.measured} | {goal.verdict} |" for goal in goals(made)]
-    lines += ["", *in_words(made)]
+    lines += ["", in_words(made)]
     if raw["left_out"]:
         lines.append(f"\nLeft out: {'; '.join(raw['left_out'])}.")
     return "\n".join(lines) + "\n"

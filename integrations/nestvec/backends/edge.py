@@ -31,9 +31,9 @@ from .edge_wire import (
     engine_filter,
     exact_below,
     full_of,
-    prefetch,
     qe,
     query,
+    query_candidates,
 )
 from .point_filters import (
     INDEXES,
@@ -56,7 +56,6 @@ from .points import (
     coded,
     entries,
     hit,
-    nested,
     payload,
     point_id,
     record,
@@ -285,16 +284,7 @@ class EdgeBackend(Backend):
         if not plan.stages:
             counted: int = yield Call("count", (qe.CountRequest(True, filtered.condition),))
             return counted
-        last = nested(
-            plan.stages,
-            filtered.condition,
-            prefetch(queries, plan.knobs, filtered.acorn, exact=self._thin),
-        )
-        assert last is not None
-        request = qe.QueryRequest(
-            limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
-            params=last.params, with_payload=False,
-        )  # fmt: skip
+        request = query_candidates(queries, plan, filtered, exact=self._thin)
         return len((yield Call("query", (request,))))
 
     def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:

@@ -21,7 +21,7 @@ from .points import Vector, beam, coded, in_field, nested, oversampled, vector_n
 
 __all__ = [
     "EdgeOptions", "Filtered", "config", "engine_filter", "exact_below", "full_of", "metric",
-    "prefetch", "qe", "query",
+    "qe", "query", "query_candidates",
 ]  # fmt: skip
 
 #: Kilobytes of vectors that are as fast to read one by one as by the graph.
@@ -100,7 +100,7 @@ def query(
             params=_params(limit, knobs, times, acorn=filtered.acorn, exact=exact),
             with_payload=True,
         )
-    last = nested(plan.stages, condition, prefetch(queries, knobs, filtered.acorn, exact=exact))
+    last = nested(plan.stages, condition, _prefetch(queries, knobs, filtered.acorn, exact=exact))
     return qe.QueryRequest(
         limit=plan.k,
         offset=plan.offset,
@@ -110,6 +110,19 @@ def query(
         params=_EXACT,
         with_payload=True,
     )
+
+
+def query_candidates(
+    queries: Mapping[str, Matrix], plan: Plan, filtered: Filtered, *, exact: bool
+) -> qe.QueryRequest:
+    """Return the request for what the stages of a plan let through, without its payload."""
+    make = _prefetch(queries, plan.knobs, filtered.acorn, exact=exact)
+    last = nested(plan.stages, filtered.condition, make)
+    assert last is not None
+    return qe.QueryRequest(
+        limit=last.limit, query=last.query, prefetches=last.prefetches, filter=last.filter,
+        params=last.params, with_payload=False,
+    )  # fmt: skip
 
 
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
@@ -130,7 +143,7 @@ def _params(
     )
 
 
-def prefetch(
+def _prefetch(
     queries: Mapping[str, Matrix],
     knobs: Knobs,
     acorn: qe.AcornSearchParams | None,
