@@ -343,3 +343,25 @@ def test_a_graph_keeps_its_links_and_is_built_anew_with_others(tmp_path: Path) -
         nestvec.connect(url, m=60)
     with nestvec.connect(url) as store:
         assert store.count() == GRAPH
+
+
+def test_a_graph_is_not_built_with_other_links_while_a_field_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    url, rows = f"edge:{tmp_path}", nested_vectors(200, 32)
+    with nestvec.connect(url, dims=(8,), dim=32) as store:
+        store.add_records(records(rows))
+        with monkeypatch.context() as patch:
+            patch.setattr("nestvec.backends.edge.EdgeBackend.index_vector", broken)
+            with pytest.raises(ZeroDivisionError):
+                store.add_field(16)
+    with nestvec.connect(url, m=20) as store:
+        store.create_index()
+        assert store.search(rows[7], 1)[0].metadata["n"] == 7
+        store.add_field(16)
+        assert store.verify() == {}
+        store.create_index()
+        assert store.search(rows[7], 1, funnel="16:20")[0].metadata["n"] == 7

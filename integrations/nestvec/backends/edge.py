@@ -226,11 +226,12 @@ class EdgeBackend(Backend):
     def create_index(self, _field: Field) -> Flow[None]:
         """Build the graph, whichever field is meant: it is on the first one only.
 
-        One that is there is built anew where the options ask for other links.
+        One that is there is built anew where the options ask for other links, unless a field is
+        on its way: whoever changes the fields builds it in the end.
         """
         head = self._head
         assert head is not None
-        if (yield Call("asks_for_another_graph")):
+        if head.pending is None and (yield Call("asks_for_another_graph")):
             yield Call("reshape", (head.nesting, head.added))
         yield from self._optimize()
 
