@@ -27,7 +27,7 @@ from nestvec import And, BackendError, ConfigError, F, Filter, Nesting, Not, Or,
 from nestvec.backends import qdrant_wire as wire
 from nestvec.backends.base import Head
 from nestvec.backends.point_filters import Dialect, bounds
-from nestvec.backends.points import payload, point_id, vector_name
+from nestvec.backends.points import Vector, payload, point_id, vector_name, vectors
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
 from nestvec.funnel import plan
@@ -225,12 +225,13 @@ def test_a_batch_is_written_in_parts_that_wait() -> None:
 
 @pytest.mark.parametrize("shard_key", [None, 1, 'a "key"'])
 def test_rest_and_grpc_write_the_same(shard_key: Any) -> None:
-    """The bytes are what the client would make of the points, but for how the numbers are put."""
+    """Both are what the client would make of the points, but for how the numbers are put."""
     nesting = Nesting.of((2, "4:int8", "4:uint8", "full:binary"), 8)
     rows = np.random.default_rng(0).standard_normal((9, 8))
     metadata = {"batch": None, '"vectors":{}': [], "ä": ["\u2028", 1e16, 0.5, True, {"\0": '"'}]}
     many = Batch([f"id{i}" for i in range(9)], ['{"batch":{'] * 9, [metadata] * 9, {})
     many = replace(many, vectors=nest(rows, nesting))
+    kept = vectors(nesting)
 
     def sent(**options: Any) -> list[Request]:
         made = backend(shard_key=shard_key, **options)
@@ -238,14 +239,42 @@ def test_rest_and_grpc_write_the_same(shard_key: Any) -> None:
         made._drift = True
         return asked(made.upsert(many), {})
 
+    payloads = [payload(id, '{"batch":{', metadata) for id in many.ids]
+    whole = wire.points(many, payloads, slice(None), kept)
+    start = 0
     for rest, grpc in zip(sent(), sent(prefer_grpc=True), strict=True):
-        assert grpc.method == "upsert"
-        assert grpc.arguments.get("shard_key_selector") == shard_key
-        whole = models.PointsBatch(batch=grpc.arguments["points"], shard_key=shard_key)
+        assert grpc.method == "grpc_points.Upsert"
+        asked_for = grpc.arguments["request"]
+        part = slice(start, start := start + len(asked_for.points))
+        points = wire.points(many, payloads, part, kept)
+        around = models.PointsBatch(batch=points, shard_key=shard_key)
         assert json.loads(rest.arguments["point_insert_operations"]) == json.loads(
-            whole.model_dump_json(exclude_unset=True, exclude_none=True)
+            around.model_dump_json(exclude_unset=True, exclude_none=True)
         )
-        assert written(rest).batch.payloads == grpc.arguments["points"].payloads
+        assert written(rest).batch.payloads == points.payloads
+        messages = wire.messages(many, payloads, part, kept)
+        assert asked_for == wire.upsert("docs", messages, shard_key, None)
+        assert asked_for.HasField("shard_key_selector") == (shard_key is not None)
+    assert start == len(whole.ids) == 9
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 4_096])
+def test_messages_are_those_of_the_client(n: int) -> None:
+    """Lengths take one byte up to 127, then two, then three: 31, 32 and 4,096 numbers."""
+    kept = [
+        Vector(name, size, "float32", None, first=False)
+        for name, size in (("full", n), ("d1", 1), ("é" * 70, n))
+    ]
+    rng = np.random.default_rng(n)
+    columns = {each.name: rng.random((3, each.size), np.float32) for each in kept}
+    many = Batch(["a", "b", "c"], ["", "t", "ä"], [{}, {"x": [1, None]}, {}], columns)
+    payloads = [payload(*each) for each in zip(many.ids, many.texts, many.metadatas, strict=True)]
+    for i, message in enumerate(wire.messages(many, payloads, slice(0, 3), kept)):
+        vector = {name: rows[i].tolist() for name, rows in columns.items()}
+        point = models.PointStruct(
+            id=str(point_id(many.ids[i])), vector=vector, payload=payloads[i]
+        )
+        assert message == RestToGrpc.convert_point_struct(point)
 
 
 UNIT_FLOATS = st.floats(-1, 1, width=32)
@@ -475,10 +504,11 @@ def test_reads_agree_where_that_is_asked_for() -> None:
 
 
 def test_writes_are_ordered_where_that_is_asked_for() -> None:
-    for grpc in (False, True):
-        made = backend(write_ordering="strong", prefer_grpc=grpc)
-        (request,) = asked(made.upsert(batch(1)), {})
-        assert request.arguments["ordering"] == models.WriteOrdering.STRONG
+    (rest,) = asked(backend(write_ordering="strong").upsert(batch(1)), {})
+    assert rest.arguments["ordering"] == models.WriteOrdering.STRONG
+    (grpc,) = asked(backend(write_ordering="strong", prefer_grpc=True).upsert(batch(1)), {})
+    strong = RestToGrpc.convert_write_ordering(models.WriteOrdering.STRONG)
+    assert grpc.arguments["request"].ordering == strong
 
 
 def test_what_others_may_have_changed_is_learnt_anew(monkeypatch: pytest.MonkeyPatch) -> None:

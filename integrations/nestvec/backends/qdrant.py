@@ -396,12 +396,21 @@ class QdrantBackend(Backend):
         self, batch: Batch, payloads: list[dict[str, Any]], part: slice, written: Sequence[Vector]
     ) -> Flow[None]:
         # Made only now, so that memory holds what is sent of the parts under way and of no others.
-        if self._local or self._options.prefer_grpc:
+        # What is ready to be sent goes through the client's raw API: bytes by its `http`, messages
+        # by its gRPC stub. Its own `upsert` would read the numbers one by one.
+        options = self._options
+        if self._local:
             made = wire.points(batch, payloads, part, written)
             yield from self._ask("upsert", points=made, **self._writes)
+        elif options.prefer_grpc:
+            messages = wire.messages(batch, payloads, part, written)
+            request = wire.upsert(
+                self.collection, messages, options.shard_key, options.write_ordering
+            )
+            arguments = {"request": request, "timeout": options.timeout}
+            yield from retried(Request("grpc_points.Upsert", arguments), options.retries + 1)
         else:
-            # Bytes, unlike models, go through the client's `http` as they are.
-            body = wire.body(batch, payloads, part, written, self._options.shard_key)
+            body = wire.body(batch, payloads, part, written, options.shard_key)
             yield from self._ask(
                 "http.points_api.upsert_points", point_insert_operations=body, **self._ordered
             )

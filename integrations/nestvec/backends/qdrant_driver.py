@@ -20,7 +20,8 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, ClassVar
 
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, grpc
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.http import models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
@@ -32,8 +33,10 @@ __all__ = [
     "Driver",
     "Pause",
     "Request",
+    "RestToGrpc",
     "Together",
     "Transient",
+    "grpc",
     "models",
     "retried",
 ]
@@ -50,7 +53,7 @@ _PASSING_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to call a method of the client, or of its `http`, with these arguments."""
+    """A request to call a method of the client, or of its raw API, with these arguments."""
 
     method: str
     arguments: Mapping[str, Any]
@@ -311,7 +314,9 @@ def _without_advice(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _done(answer: Any) -> Any:
     """Return an answer. Raises Transient where it says that a write is not applied yet."""
-    if hasattr(answer, "result"):  # as the client's `http` gives it
+    if isinstance(answer, grpc.PointsOperationResponse):
+        answer = GrpcToRest.convert_update_result(answer.result)
+    elif hasattr(answer, "result"):  # as the client's `http` gives it
         answer = answer.result
         if answer is None:
             raise ResponseHandlingException(ValueError("it has no result"))
