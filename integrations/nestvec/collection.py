@@ -286,8 +286,16 @@ class Collection:
             error.stored = (*stored, *error.stored)
             raise
         if stored:
-            yield from self.backend.settle()
+            yield from self._settle()
         return stored
+
+    def _settle(self) -> Flow[None]:
+        """Index what is stored; it stays reported as stored where that fails."""
+        try:
+            yield from self.backend.settle()
+        except NestvecError as error:
+            name = f"of collection {self.backend.collection!r}"
+            self.backend.unbuilt.failed(name, error, "store.create_index()")
 
     def delete(self, ids: Iterable[Any] | None = None, where: Where | None = None) -> Flow[int]:
         """Delete documents by their ids or by a filter; return how many there were.
@@ -425,6 +433,8 @@ class Collection:
         if where is not None:
             served = yield from self.backend.filtering(queries, steps, where)
             warnings = yield from filter_advice(where, served, self.backend)
+        if steps.stages:
+            warnings += yield from self.backend.warnings(steps)
         return Trace(
             str(steps), tuple(stages), tuple(map(_in_range, hits)), ms, exact_ms, overlap, served,
             warnings,
@@ -471,6 +481,7 @@ class Collection:
             engine=engine,
             indexes=(yield from self.backend.metadata_indexes()),
             adaptor=self.head.adaptor,
+            warnings=(yield from self.backend.warnings()),
         )
 
     # Vectors

@@ -156,6 +156,8 @@ def info(known: Info) -> None:
     _console().print(table)
     for key, kind in known.indexes.items():
         say(f"metadata index: {key} ({kind})")
+    for text in known.warnings:
+        say(f"warning: {text}", style="yellow")
     _named_values(known.engine, "")
 
 

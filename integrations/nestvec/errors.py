@@ -17,6 +17,8 @@ NestvecError
 
 Messages are lower case and say what was wrong, where, what was expected and what to do.
 They never carry a vector or a secret.
+
+IndexWarning (a UserWarning) is no error: what was added is stored, but an index of it is lacking.
 """
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "EmbedderError",
     "FilterError",
     "FunnelError",
+    "IndexWarning",
     "MissingExtra",
     "NestingError",
     "NestvecError",
@@ -99,3 +102,7 @@ class BackendError(NestvecError):
 
 class Unavailable(BackendError, ConnectionError):
     """The engine could not be reached."""
+
+
+class IndexWarning(UserWarning):
+    """What was added is stored, but an index of it could not be built; `Info.warnings` has it."""

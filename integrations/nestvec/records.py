@@ -95,7 +95,7 @@ class Trace:
     """What happened at each stage of one query.
 
     `overlap` is the share of the exact answer's ids that the funnel found, in [0, 1]. `warnings`
-    say what makes the query slow, and what to do.
+    say what makes the query slow, such as an index that is lacking, and what to do.
     """
 
     funnel: str
@@ -124,6 +124,7 @@ class Info:
 
     `engine` holds what only this engine can tell, such as its bytes on disk. `indexes` has the
     metadata keys that are indexed, each with its kind; `*` is every key, compared by `==`.
+    `warnings` say which indexes could not be built or are not valid, and what to do.
     """
 
     url: str
@@ -137,6 +138,7 @@ class Info:
     engine: Mapping[str, Any]
     indexes: Mapping[str, str] = field(default_factory=dict)
     adaptor: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

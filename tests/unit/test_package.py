@@ -17,6 +17,7 @@ PACKAGE = Path(nestvec.__file__).parent
 #: A module imports from its own layer and the layers before it.
 LAYERS = [
     {"errors"},
+    {"unbuilt"},
     {"flow", "nesting"},
     {"records"},
     {"filter_forms", "filter_nodes", "filter_values", "filters", "funnel"},
@@ -132,7 +133,7 @@ def test_every_error_is_public_and_drawn_in_the_tree() -> None:
     for name in errors.__all__:
         assert name in nestvec.__all__
         assert f" {name} " in f" {errors.__doc__}".replace("\n", " ")
-        assert issubclass(getattr(errors, name), errors.NestvecError)
+        assert issubclass(getattr(errors, name), (errors.NestvecError, errors.IndexWarning))
     assert issubclass(nestvec.FunnelError, ValueError)
     assert issubclass(nestvec.CollectionMissing, LookupError)
     assert issubclass(nestvec.Unavailable, ConnectionError)

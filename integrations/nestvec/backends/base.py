@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar
 
 from ..errors import CollectionDamaged, NestingError
@@ -17,6 +18,7 @@ from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
+from ..unbuilt import Unbuilt
 
 __all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored", "index_kind"]
 
@@ -168,6 +170,11 @@ class Backend(ABC):
     #: The dataclass of the engine's options, as `connect` made it; secrets are not in its repr.
     options: Any
 
+    @cached_property
+    def unbuilt(self) -> Unbuilt:
+        """The indexes that this store could not build."""
+        return Unbuilt()
+
     def check(self, nesting: Nesting) -> None:
         """Refuse what this engine cannot keep. Raises NestingError that lists what it can."""
         for field in nesting.fields:
@@ -244,7 +251,16 @@ class Backend(ABC):
 
     @abstractmethod
     def settle(self) -> Flow[None]:
-        """Index what was written, where the engine does not do so by itself."""
+        """Index what was written, where the engine does not do so by itself.
+
+        An index that could not be built is told by `unbuilt.failed`, and is no error. An error all
+        the same is told so by who asked for it.
+        """
+
+    def warnings(self, plan: Plan | None = None) -> Flow[tuple[str, ...]]:  # noqa: ARG002
+        """Return what is wrong with the indexes; of those that a plan needs, where one is given."""
+        return self.unbuilt.texts
+        yield
 
     def create_index(self, _field: Field) -> Flow[None]:
         """Index a field now; an engine that has its index by other means does nothing."""
