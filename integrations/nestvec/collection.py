@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 import warnings
 from collections.abc import (
     AsyncIterable,
@@ -20,7 +21,7 @@ import numpy as np
 
 from .adaptors.base import Adaptor
 from .advice import filter_advice
-from .backends.base import KINDS, Backend, Head
+from .backends.base import KINDS, Backend, Head, MadeMeanwhile
 from .certificate import Tuned
 from .embedders import Embedder, recorded, resolve
 from .embedders.profiles import UntrainedPrefix, advice, profile_of
@@ -91,30 +92,62 @@ def open_collection(
     model = None if embedder is None else resolve(embedder)
     head: Head | None = yield from backend.load()
     if head is None:
-        if dims is None:
-            raise CollectionMissing(
-                f"no collection {backend.collection!r} in {backend.url}; to make it say which "
-                "fields it has, as in dims=(64, 256)"
-            )
-        name = None if model is None else model.name
-        made = None if model is None else (yield Width(model))
-        given = adaptor.dim if model is None and dim is None and adaptor is not None else dim
-        head = Head(Nesting.of(dims, _width(name, made, given)), name)
-        if adaptor is not None:
-            head = replace(head, adaptor=adaptor.name, derived=adaptor.orthogonal)
-            _check_fit(adaptor, head)
-        backend.check(head.nesting)
-        if adaptor is None:
-            _advise(model, head.nesting)
-        yield from backend.create(head)
+        head = yield from _new_head(backend, dims, model, adaptor=adaptor, dim=dim)
+        try:
+            yield from backend.create(head)
+        except MadeMeanwhile:
+            if (theirs := (yield from backend.load())) is None:
+                raise
+            head = yield from _as_found(backend, theirs, dims, model, adaptor=adaptor, dim=dim)
     else:
-        width = dim if model is None else (yield Width(model))
-        _check_same(backend, head, dims, model, width=width, adaptor=adaptor)
-        # Its width is checked when it is used: reading about a collection loads no model.
-        model = recorded(head.embedder) if model is None else model
-        yield from backend.ready(head)
+        head = yield from _as_found(backend, head, dims, model, adaptor=adaptor, dim=dim)
+    # Its width is checked when it is used: reading about a collection loads no model.
+    model = recorded(head.embedder) if model is None else model
     made_here = model if embedder is None or isinstance(embedder, str) else None
     return Collection(backend, head, model, batch_size, made=made_here, adaptor=adaptor)
+
+
+def _new_head(
+    backend: Backend,
+    dims: str | Iterable[int | str] | None,
+    model: Embedder | None,
+    *,
+    adaptor: Adaptor | None,
+    dim: int | None,
+) -> Flow[Head]:
+    """Return what a collection that is to be made records of itself."""
+    if dims is None:
+        raise CollectionMissing(
+            f"no collection {backend.collection!r} in {backend.url}; to make it say which "
+            "fields it has, as in dims=(64, 256)"
+        )
+    name = None if model is None else model.name
+    made = None if model is None else (yield Width(model))
+    given = adaptor.dim if model is None and dim is None and adaptor is not None else dim
+    head = Head(Nesting.of(dims, _width(name, made, given)), name, id=uuid.uuid4().hex)
+    if adaptor is not None:
+        head = replace(head, adaptor=adaptor.name, derived=adaptor.orthogonal)
+        _check_fit(adaptor, head)
+    backend.check(head.nesting)
+    if adaptor is None:
+        _advise(model, head.nesting)
+    return head
+
+
+def _as_found(
+    backend: Backend,
+    head: Head,
+    dims: str | Iterable[int | str] | None,
+    model: Embedder | None,
+    *,
+    adaptor: Adaptor | None,
+    dim: int | None,
+) -> Flow[Head]:
+    """Go on opening a collection that is there, if it is what is asked for."""
+    width = dim if model is None else (yield Width(model))
+    _check_same(backend, head, dims, model, width=width, adaptor=adaptor)
+    yield from backend.ready(head)
+    return head
 
 
 def _width(name: str | None, made: int | None, dim: int | None) -> int:
@@ -152,7 +185,7 @@ def _advise(model: Embedder | None, nesting: Nesting) -> None:
     layers = getattr(model, "layers", None)
     said = advice(profile_of(model), nesting.dim, nesting.fields, layers)
     if said is not None:
-        warnings.warn(said, UntrainedPrefix, stacklevel=5)  # where connect is called
+        warnings.warn(said, UntrainedPrefix, stacklevel=6)  # where connect is called
 
 
 def _check_same(

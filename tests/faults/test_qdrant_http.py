@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nestvec
-from nestvec import BackendError, ConfigError, F, NestvecError, Unavailable
+from nestvec import BackendError, CollectionMismatch, ConfigError, F, NestvecError, Unavailable
 
 from ..rest_server import Fault, RestServer, running
 from ..vectors import nested_vectors, records
@@ -179,15 +179,17 @@ def test_a_collection_whose_creation_is_not_answered_is_made_once(
     assert server.lines("PUT /collections/docs") == ["PUT /collections/docs"] * 2
 
 
-def test_a_collection_that_another_made_meanwhile_is_not_taken(
+def test_a_collection_that_another_made_meanwhile_is_opened_if_it_is_the_same(
     server: RestServer, pauses: list[float]
 ) -> None:
     with connect(server):
         pass
-    server.faults.append(
-        Fault("status", 200, body='{"result": {"exists": false}, "status": "ok", "time": 0}')
-    )
-    with pytest.raises(BackendError, match="already exists"):
+    missing = Fault("status", 200, body='{"result": {"exists": false}, "status": "ok", "time": 0}')
+    server.faults.append(missing)
+    with connect(server) as store:
+        assert store.count() == 0
+    server.faults.append(missing)
+    with pytest.raises(CollectionMismatch, match="asked for dims 3 of 8"):
         nestvec.connect(server.url, dims=(3,), dim=8)
 
 

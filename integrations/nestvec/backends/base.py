@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ..errors import CollectionDamaged, NestingError
+from ..errors import CollectionDamaged, NestingError, Unavailable
 from ..filter_nodes import Keyed
 from ..filters import Between, Eq, Filter, Ge, Gt, In, Le, Lt, NotIn
 from ..flow import Flow
@@ -20,7 +20,9 @@ from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from ..unbuilt import Unbuilt
 
-__all__ = ["FORMAT", "KINDS", "Backend", "Entry", "Head", "Stored", "index_kind"]
+__all__ = [
+    "FORMAT", "KINDS", "Backend", "Entry", "Head", "MadeMeanwhile", "Stored", "index_kind",
+]  # fmt: skip
 
 #: The version of what a collection records of itself.
 FORMAT = 1
@@ -32,6 +34,10 @@ KINDS = {
     "int": "number", "float": "number", "number": "number", "str": "str", "bool": "bool",
     "datetime": "datetime",
 }  # fmt: skip
+
+
+class MadeMeanwhile(Unavailable):
+    """Raised by `create` where another process made the collection since `load` found none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Head:
     `adaptor` is the name of the adaptor. `derived` says whether prefixes are the first numbers of
     what is stored as full, or vectors of their own that an adaptor made. `tuned` is the plan that
     was measured on it, as plain JSON. `added` are the fields that came after it was made, `pending`
-    the one that is on its way in or out.
+    the one that is on its way in or out. `id` is random, so that a collection which was made anew
+    under the same name is told apart; those made before there were ids have none.
     """
 
     nesting: Nesting
@@ -81,6 +88,7 @@ class Head:
     tuned: Mapping[str, Any] | None = None
     added: tuple[str, ...] = ()
     pending: str | None = None
+    id: str | None = None
 
     @property
     def written(self) -> Nesting:
@@ -99,7 +107,12 @@ class Head:
             "adaptor": self.adaptor,
             "derived": self.derived,
         }
-        later = {"tuned": self.tuned, "added": list(self.added), "pending": self.pending}
+        later = {
+            "tuned": self.tuned,
+            "added": list(self.added),
+            "pending": self.pending,
+            "id": self.id,
+        }
         head.update({name: value for name, value in later.items() if value})
         return json.dumps(head, indent=2)
 
@@ -119,7 +132,7 @@ class Head:
             return cls(
                 Nesting.of(dims, dim), embedder, version, head.get("adaptor"),
                 bool(head.get("derived", True)), head.get("tuned"), tuple(head.get("added", ())),
-                head.get("pending"),
+                head.get("pending"), head.get("id"),
             )  # fmt: skip
         except (ValueError, TypeError, KeyError, NestingError) as error:
             raise CollectionDamaged(
@@ -195,7 +208,7 @@ class Backend(ABC):
 
     @abstractmethod
     def create(self, head: Head) -> Flow[None]:
-        """Make the collection, which does not exist yet, and open it."""
+        """Make the collection, which does not exist yet, and open it. Raises MadeMeanwhile."""
 
     @abstractmethod
     def record(self, head: Head) -> Flow[None]:

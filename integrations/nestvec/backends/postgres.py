@@ -25,7 +25,7 @@ from ..flow import Flow
 from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
-from .base import Backend, Entry, Head, Stored
+from .base import Backend, Entry, Head, MadeMeanwhile, Stored
 from .postgres_driver import SQL, Apart, Close, Driver, Query, Statement, Target, sqlstate
 from .postgres_filters import condition
 from .postgres_indexes import (
@@ -219,7 +219,7 @@ class PostgresBackend(Backend):
 
     def _not_made(self, error: BackendError) -> Exception:
         if sqlstate(error) == "23505":
-            return Unavailable(
+            return MadeMeanwhile(
                 f"collection {self.collection!r} of {self.url} was just made by another process; "
                 "connect again"
             )

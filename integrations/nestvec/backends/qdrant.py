@@ -32,7 +32,7 @@ from ..funnel import Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
-from .base import Backend, Entry, Head, Stored
+from .base import Backend, Entry, Head, MadeMeanwhile, Stored
 from .point_filters import (
     INDEXES,
     Condition,
@@ -223,10 +223,12 @@ class QdrantBackend(Backend):
             )
         except Unavailable:
             raise
-        except BackendError:
-            # Made by another process just now, or by a try whose answer was lost.
-            if (yield from self.load()) != head:
+        except BackendError as error:
+            if (there := (yield from self.load())) is None:
                 raise
+            if there.id != head.id:
+                raise MadeMeanwhile(str(error)) from error.__cause__
+            # It was made by a try whose answer was lost.
         self._hold(head)
         yield from self._shard()
         config = (yield from self._ask("get_collection")).config
