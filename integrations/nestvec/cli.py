@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ from .filters import And
 from .ingest import BATCH, Added, build_index, ingest, passages_from
 from .passages import Document, Found
 from .records import check_id
+from .secrets import redacted
 from .sizing import sizes
 from .store import ENGINES, Store, connect
 
@@ -831,11 +831,6 @@ def _print(made: Any) -> None:
 # typer >= 0.26 brings its own click and names this class nowhere.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-_SECRETS = (
-    re.compile(r"(?<=:)(/+[^:@/\s]*:)\S*(?=@)"),
-    re.compile(r"((?:password|passwd|api[_-]?key|token|secret)=)[^\s&'\"]+", re.IGNORECASE),
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
@@ -877,9 +872,7 @@ def _warning_in_one_line() -> Iterator[None]:
 
 
 def _report(error: Exception, *, as_json: bool) -> None:
-    message = _message(error)
-    for secret in _SECRETS:
-        message = secret.sub(r"\1***", message)
+    message = redacted(_message(error))
     made = {"error": message, "type": type(error).__name__}
     sys.stderr.write((json.dumps(made) if as_json else f"error: {message}") + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -30,6 +31,7 @@ from .mending import repair, verify
 from .nesting import Nesting
 from .records import Record
 from .reshaping import add_field, drop_field
+from .secrets import hidden, redacted, secrets_in, secrets_of
 from .sources import Take, atake, checked_size, take
 from .tuning import tune
 
@@ -54,6 +56,8 @@ ENGINES = {
         "postgres-embedded",
     ),
 }
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}", re.IGNORECASE)
 
 
 def connect(
@@ -94,8 +98,9 @@ def connect(
     )  # fmt: skip
     try:
         return Store(run(flow, lambda request: _opening(backend, request)))
-    except BaseException:
+    except BaseException as error:
         backend.close()
+        hidden(error, *backend.secrets)
         raise
 
 
@@ -119,16 +124,27 @@ async def aconnect(
     )  # fmt: skip
     try:
         return AsyncStore(await arun(flow, lambda request: _aopening(backend, request)))
-    except BaseException:
+    except BaseException as error:
         await backend.aclose()
+        hidden(error, *backend.secrets)
         raise
 
 
 def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
+    try:
+        return _made(url, collection, options)
+    except Exception as error:
+        keys = (value for value in options.values() if isinstance(value, str))
+        hidden(error, *secrets_in(url), *(keys if "api_key" in options else ()))
+        raise
+
+
+def _made(url: str, collection: str, options: dict[str, Any]) -> Backend:
     scheme, colon, _ = url.partition(":")
     if scheme not in ENGINES or not colon:
         known = ", ".join(f"{name}:" for name in ENGINES)
-        raise ConfigError(f"unknown URL scheme {scheme!r}; known are {known}")
+        shown = scheme if _SCHEME.fullmatch(scheme) else redacted(url)
+        raise ConfigError(f"unknown URL scheme {shown!r}; known are {known}")
     module_name, backend, settings, extra = ENGINES[scheme]
     try:
         module = import_module(f".backends.{module_name}", __package__)
@@ -143,6 +159,7 @@ def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
         raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
     made: Backend = getattr(module, backend)(url, collection, chosen)
     made.options = chosen
+    made.secrets = secrets_of(url, chosen)
     return made
 
 
@@ -182,7 +199,7 @@ def _blocking(
 
     @wraps(flow)
     def method(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return run(flow(self._collection, *args, **kwargs), self._send)
+        return self._run(flow(self._collection, *args, **kwargs))
 
     return method
 
@@ -194,7 +211,7 @@ def _awaited(
 
     @wraps(flow)
     async def method(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await arun(flow(self._collection, *args, **kwargs), self._asend)
+        return await self._arun(flow(self._collection, *args, **kwargs))
 
     return method
 
@@ -283,7 +300,7 @@ class Store(_Opened):
     def _scan(self, where: Filter | None, vectors: bool) -> Iterator[Record]:
         after = None
         while True:
-            records, after = run(self._collection.page(where, after, vectors), self._send)
+            records, after = self._run(self._collection.page(where, after, vectors))
             yield from records
             if after is None:
                 return
@@ -306,6 +323,13 @@ class Store(_Opened):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(self, flow: Flow[T]) -> T:
+        try:
+            return run(flow, self._send)
+        except Exception as error:
+            hidden(error, *self._collection.backend.secrets)
+            raise
 
     def _send(self, request: Any) -> Any:
         if isinstance(request, Take):
@@ -343,8 +367,7 @@ class AsyncStore(_Opened):
     async def _scan(self, where: Filter | None, vectors: bool) -> AsyncIterator[Record]:
         after = None
         while True:
-            page = self._collection.page(where, after, vectors)
-            records, after = await arun(page, self._asend)
+            records, after = await self._arun(self._collection.page(where, after, vectors))
             for record in records:
                 yield record
             if after is None:
@@ -368,6 +391,13 @@ class AsyncStore(_Opened):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _arun(self, flow: Flow[T]) -> T:
+        try:
+            return await arun(flow, self._asend)
+        except Exception as error:
+            hidden(error, *self._collection.backend.secrets)
+            raise
 
     async def _asend(self, request: Any) -> Any:
         if isinstance(request, Take):

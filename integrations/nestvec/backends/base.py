@@ -182,6 +182,8 @@ class Backend(ABC):
     collection: str
     #: The dataclass of the engine's options, as `connect` made it; secrets are not in its repr.
     options: Any
+    #: What is taken out of every error: the secrets among the URL and the options.
+    secrets: Sequence[str] = ()
 
     @cached_property
     def unbuilt(self) -> Unbuilt:
