@@ -1,10 +1,12 @@
-"""The Qdrant that tests use: the server of --qdrant-url, else the one of tests/rest_server.py."""
+"""The Qdrant that tests use: the server of --qdrant-url, one that --qdrant-binary starts, else the
+one of tests/rest_server.py."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import os
+import subprocess
 import uuid
 from contextlib import ExitStack, closing
 from functools import cache
@@ -12,6 +14,7 @@ from typing import Any
 
 from qdrant_client import QdrantClient
 
+from . import qdrant_servers
 from .grpc_server import beside
 from .rest_server import running
 
@@ -38,12 +41,21 @@ def use(given: str | None, named: list[str]) -> None:
             options[name] = json.loads(value)
         except ValueError:
             options[name] = value
-    if url is None:
-        return
-    with closing(admin()) as client:
-        major, minor = map(int, client.info().version.split(".")[:2])
-    if (major, minor) < (1, 18):
+    if (version := _version()) and version < (1, 18):
         lacks.add("turbo")
+
+
+def _version() -> tuple[int, ...]:
+    """Return major and minor version of the server, nothing for the one that is not real."""
+    if url is not None:
+        with closing(admin()) as client:
+            told = client.info().version
+    elif qdrant_servers.binary is not None:
+        command = [str(qdrant_servers.binary), "--version"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
+    else:
+        return ()
+    return tuple(map(int, told.split(".")[:2]))
 
 
 def admin() -> QdrantClient:
@@ -55,7 +67,9 @@ def admin() -> QdrantClient:
 
 def server() -> str:
     """Return the URL of a server."""
-    return stand_in()[0] if url is None else url
+    if url is not None:
+        return url
+    return stand_in()[0] if qdrant_servers.binary is None else qdrant_servers.plain().url
 
 
 def place() -> dict[str, Any]:
@@ -66,7 +80,9 @@ def place() -> dict[str, Any]:
 
 
 def grpc_place() -> dict[str, Any]:
-    """Return the URL of the server that is not real, and the options to ask it over gRPC."""
+    """Return the URL of a server that we run, and the options to ask it over gRPC."""
+    if qdrant_servers.binary is not None:
+        return qdrant_servers.plain().place(grpc=True)
     there, port = stand_in()
     return {"url": there, "prefer_grpc": True, "grpc_port": port}
 
@@ -78,6 +94,12 @@ def stand_in() -> tuple[str, int]:
     atexit.register(stack.close)
     server = stack.enter_context(running())
     return server.url, stack.enter_context(beside(server))
+
+
+def started() -> qdrant_servers.Server | None:
+    """Return the server where it is one that --qdrant-binary starts."""
+    given = url is not None or qdrant_servers.binary is None
+    return None if given else qdrant_servers.plain()
 
 
 def space() -> str:
@@ -92,7 +114,8 @@ def prefix() -> str:
 
 def clean(named: str = _OURS) -> None:
     """Delete collections by how their names begin, by default all that were made."""
-    if url is None and not stand_in.cache_info().currsize:
+    ours = qdrant_servers.plain if qdrant_servers.binary is not None else stand_in
+    if url is None and not ours.cache_info().currsize:
         return
     with closing(admin()) as client:
         for made in client.get_collections().collections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import nestvec
 from nestvec import AsyncStore, Store
 from nestvec.langchain import NestedVectorStore
 
-from .. import qdrant
-from ..conformance.engines import ENGINES, LASTING
+from .. import qdrant, qdrant_servers
+from ..conformance.engines import ENGINES, PLACES, Place, named
 
 Connecting = Callable[..., Awaitable[Store | AsyncStore]]
 Opening = Callable[..., Awaitable[NestedVectorStore]]
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=named(ENGINES))
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -32,24 +32,31 @@ def colour(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def url(engine_name: str, tmp_path: Path) -> str:
+def place(engine_name: str, tmp_path: Path) -> Iterator[Place]:
     """A place of its own for one test."""
-    if engine_name in ("qdrant", "qdrant:GRPC"):
-        return qdrant.space()
-    return {**ENGINES, **LASTING}[engine_name](tmp_path).url
+    if engine_name in ("qdrant", "qdrant:GRPC") and qdrant_servers.binary is None:
+        yield Place(qdrant.space())
+        return
+    place = PLACES[engine_name](tmp_path)
+    yield place
+    if place.server is not None:
+        place.server.clean()
 
 
 @pytest.fixture
-async def connecting(url: str, colour: str) -> AsyncIterator[Connecting]:
+def url(place: Place) -> str:
+    """The URL of that place, for what takes no more."""
+    return place.url
+
+
+@pytest.fixture
+async def connecting(place: Place, colour: str) -> AsyncIterator[Connecting]:
     """Open a Store or an AsyncStore; its collection is dropped after the test."""
     opened: list[AsyncStore] = []
 
     async def open_one(**settings: Any) -> Store | AsyncStore:
-        store = (
-            nestvec.connect(url, **settings)
-            if colour == "sync"
-            else await nestvec.aconnect(url, **settings)
-        )
+        given = {**place.options, "url": place.url, **settings}
+        store = nestvec.connect(**given) if colour == "sync" else await nestvec.aconnect(**given)
         opened.append(store.as_async() if isinstance(store, Store) else store)
         return store
 

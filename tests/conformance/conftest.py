@@ -8,10 +8,10 @@ import pytest
 
 from nestvec import NestingError
 
-from .engines import ENGINES, LACKS, LASTING, Engine
+from .engines import ENGINES, LACKS, PLACES, Engine, named
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(params=named(ENGINES))
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -30,7 +30,7 @@ def engine(
     needed = {word for mark in request.node.iter_markers("needs") for word in mark.args}
     if needed & LACKS.get(engine_name, set()):
         request.applymarker(pytest.mark.xfail(strict=True, raises=NestingError))
-    engine = Engine(engine_name, colour, {**ENGINES, **LASTING}[engine_name](tmp_path))
+    engine = Engine(engine_name, colour, PLACES[engine_name](tmp_path))
     yield engine
     engine.close()
 

@@ -17,7 +17,8 @@ import pytest
 import nestvec
 from nestvec import AsyncStore, Record, Store
 
-from .. import postgres, qdrant
+from .. import postgres, qdrant, qdrant_servers
+from ..qdrant_servers import Cluster, Server
 
 
 class Place(NamedTuple):
@@ -27,6 +28,8 @@ class Place(NamedTuple):
     prefix: str = ""
     #: More options of connect.
     options: Mapping[str, Any] = {}
+    #: The server where it is one that these tests have started.
+    server: Server | Cluster | None = None
 
     def settings(self, collection: str = "docs") -> dict[str, Any]:
         """Return what connect is given for a collection of this name."""
@@ -34,12 +37,18 @@ class Place(NamedTuple):
 
     def clean(self) -> None:
         """Delete the collections of a server."""
-        if self.prefix:
+        if self.server is not None:
+            self.server.clean(self.prefix)
+        elif self.prefix:
             qdrant.clean(self.prefix)
 
 
 def _on_server(options: Mapping[str, Any]) -> Place:
-    return Place(options["url"], qdrant.prefix(), options)
+    return Place(options["url"], qdrant.prefix(), options, qdrant.started())
+
+
+def _on_own(server: Server | Cluster, **options: Any) -> Place:
+    return Place(server.url, qdrant.prefix(), options, server)
 
 
 #: name → what makes a place of its own for one test.
@@ -51,19 +60,43 @@ ENGINES: dict[str, Callable[[Path], Place]] = {
     "postgres": lambda _: Place(postgres.place(), options=postgres.settings),
 }
 
+#: Real servers of --qdrant-binary, where "qdrant" is a plain one over REST.
+REAL: dict[str, Callable[[Path], Place]] = {
+    "qdrant:GRPC": lambda _: _on_server(qdrant.grpc_place()),
+    "qdrant:STRICT": lambda _: _on_own(qdrant_servers.strict()),
+    "qdrant:CLUSTER": lambda _: _on_own(
+        qdrant_servers.cluster(), replication_factor=2, write_consistency_factor=2
+    ),
+}
+
 #: engine → what it refuses by name. A test marked `needs` one of these must fail there, and
 #: says so when it no longer does.
-LACKS: dict[str, set[str]] = {"postgres": {"int8", "uint8", "turbo"}, "qdrant": qdrant.lacks}
+LACKS: dict[str, set[str]] = {
+    "postgres": {"int8", "uint8", "turbo"},
+    **dict.fromkeys(("qdrant", *REAL), qdrant.lacks),
+}
 
 #: The engines that keep a collection after its store is closed. Local mode in a directory commits
 #: point by point (3 ms each), so the other tests have it in memory.
 LASTING = {name: place for name, place in ENGINES.items() if name not in ("memory", "qdrant+local")}
 # Every request in its other form; --qdrant-option prefer_grpc=true does it for the whole suite.
-LASTING["qdrant:GRPC"] = lambda _: _on_server(qdrant.grpc_place())
+LASTING["qdrant:GRPC"] = REAL["qdrant:GRPC"]  # also on the server that is not real
 LASTING["qdrant+local:DIR"] = lambda path: Place(f"qdrant+local:{path / 'qdrant'}")
 
+#: Every engine by its name.
+PLACES = {**ENGINES, **LASTING, **REAL}
+
+
+def named(engines: Mapping[str, Any]) -> list[Any]:
+    """Return the names of engines, and those of real servers, as parameters."""
+    real = [
+        pytest.param(name, marks=pytest.mark.real_qdrant) for name in REAL if name not in engines
+    ]
+    return [*engines, *real]
+
+
 #: Marks a test for these engines.
-lasting = pytest.mark.parametrize("engine_name", list(LASTING), indirect=True)
+lasting = pytest.mark.parametrize("engine_name", named(LASTING), indirect=True)
 
 
 class Awaited:

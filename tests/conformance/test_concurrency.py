@@ -11,7 +11,7 @@ import nestvec
 from nestvec import F, Record
 
 from ..vectors import nested_vectors, records
-from .engines import ENGINES
+from .engines import PLACES
 
 ROWS = nested_vectors(60, 8)
 WRITERS, READERS, ROUNDS = 2, 6, 40
@@ -30,7 +30,7 @@ def check(hits: list[nestvec.Hit]) -> None:
 
 
 def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
-    place = ENGINES[engine_name](tmp_path)
+    place = PLACES[engine_name](tmp_path)
     with nestvec.connect(**place.settings(), dims=(2, 4), dim=8) as store:
         store.add_records(records(ROWS))
 
@@ -56,7 +56,7 @@ def test_threads_share_a_store(engine_name: str, tmp_path: Any) -> None:
 
 def test_tasks_share_an_async_store(engine_name: str, tmp_path: Any) -> None:
     async def main() -> None:
-        settings = ENGINES[engine_name](tmp_path).settings()
+        settings = PLACES[engine_name](tmp_path).settings()
         async with await nestvec.aconnect(**settings, dims=(2, 4), dim=8) as store:
             await store.add_records(records(ROWS))
 

@@ -13,7 +13,8 @@ from nestvec.backends import edge_wire
 from nestvec.backends.postgres import PostgresBackend
 from nestvec.nesting import Matrix
 
-from .engines import ENGINES, Engine
+from .. import qdrant_servers
+from .engines import ENGINES, PLACES, Engine, named
 
 N, DIM, TOPICS, K = 4_000, 704, 100, 10
 
@@ -66,7 +67,7 @@ def best(where: Filter, query: Matrix) -> list[str]:
     return [f"{i}" for i in kept[np.argsort(-scores)[:K]]]
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
+@pytest.fixture(scope="module", params=named(ENGINES))
 def stocked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Store]]:
@@ -74,7 +75,7 @@ def stocked(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edge_wire, "_FULL_SCAN_KB", 12)  # 192 of the 16 numbers
         engine = Engine(
-            request.param, "sync", ENGINES[request.param](tmp_path_factory.mktemp("recall"))
+            request.param, "sync", PLACES[request.param](tmp_path_factory.mktemp("recall"))
         )
         # Few links, so that a graph that is not walked past what does not match loses its way.
         links = {"m": 6} if request.param == "edge" else {}
@@ -87,7 +88,7 @@ def stocked(
 
 
 #: Without a graph, a search reads every document: some of the filters will do.
-PLAIN = ("memory", "qdrant", "qdrant+local")
+PLAIN = ("memory", "qdrant+local", *(("qdrant",) if qdrant_servers.binary is None else ()))
 
 
 def check(store: Store, filters: list[Filter]) -> None:

@@ -16,7 +16,7 @@ from nestvec import And, ConfigError, F, Filter, FilterError, Not, Or, Record
 
 from ..strategies import filters, metadatas, samples
 from ..vectors import nested_vectors
-from .engines import ENGINES, Engine
+from .engines import ENGINES, PLACES, Engine, named
 
 ROWS = nested_vectors(60, 8)
 
@@ -27,7 +27,7 @@ class Stocked:
     def __init__(self, name: str, place: Path, records: list[Record]) -> None:
         self.name, self.records = name, records
         self.engines = {
-            colour: Engine(name, colour, ENGINES[name](place / colour))
+            colour: Engine(name, colour, PLACES[name](place / colour))
             for colour in ("sync", "async")
         }
         self.stores = {
@@ -53,7 +53,7 @@ class Stocked:
             engine.close()
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
+@pytest.fixture(scope="module", params=named(ENGINES))
 def stocked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stocked]:
