@@ -7,18 +7,18 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition as Signal
 from threading import Lock
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..errors import BackendError, CollectionDamaged, NestvecError, Unavailable
 from ..flow import Call
 from ..nesting import Field, Matrix, Nesting
+from ..processes import abandon, forked, on_fork
 from .base import Head, Stored
+from .edge_lock import HELD, FileLock
 from .edge_wire import EdgeOptions, config, full_of, metric, qe
 from .points import Vector, as_stored, coded, made_of, same_numbers, stranger, vector_name
 
@@ -69,13 +69,28 @@ class Driver:
         self.path = root / collection
         self.options = options
         self.shard: qe.EdgeShard | None = None
-        # thread_local would make the lock of one thread invisible to the one that closes.
-        self.lock = FileLock(root / f".{collection}.lock", timeout=0, thread_local=False)
+        self.lock = FileLock(root / f".{collection}.lock")
         self.writing = Lock()
         self.gate = _Gate()
         self.drift = False
+        self.inherited = False
+        on_fork(self, Driver._leave)
+
+    def _leave(self) -> None:
+        """Leave all to the parent: one process at a time may have the directory open."""
+        abandon(self.shard)  # it flushes when it is finalised
+        self.shard, self.inherited = None, True
+        self.lock.leave()
+        _close_files(self.path)  # the engine's log has a lock of its own
+        self.writing, self.gate = Lock(), _Gate()
 
     def perform(self, request: Call) -> Any:
+        if self.inherited:
+            raise forked(
+                f"edge:{self.path}",
+                "Edge has one process a directory: connect here once the parent has closed it, or "
+                "use a Qdrant server",
+            )
         own = getattr(self, request.method, None)
         try:
             if own is not None:
@@ -166,7 +181,7 @@ class Driver:
     def _acquire(self) -> None:
         try:
             self.lock.acquire()
-        except Timeout:
+        except HELD:
             raise Unavailable(
                 f"edge:{self.path} is open in another process or store; Edge has one writer a "
                 "directory: close the other one, or use a Qdrant server to share a collection"
@@ -324,3 +339,13 @@ class Driver:
             shard.flush()
             shard.close()
         self.lock.release()
+
+
+def _close_files(directory: Path) -> None:
+    """Close what this process has open in a directory, where the system tells."""
+    opened = Path("/proc/self/fd")
+    within = f"{directory.absolute()}{os.sep}"
+    for each in opened.iterdir() if opened.is_dir() else ():
+        with suppress(OSError):  # what listed them is closed again
+            if os.readlink(each).startswith(within):
+                os.close(int(each.name))

@@ -17,6 +17,7 @@ from ..filters import Filter
 from ..flow import Call, Flow
 from ..funnel import Plan
 from ..nesting import PRECISIONS, Field, Matrix, Nesting, nest
+from ..processes import on_fork
 from ..records import Batch, FilterTrace, Hit, Record
 from .base import Backend, Entry, Head, Stored
 
@@ -40,6 +41,7 @@ class MemoryBackend(Backend):
         self.url, self.collection = "memory:", collection
         self._table: _Table | None = None
         self._lock = RLock()
+        on_fork(self, lambda _: None, lock=self._lock)
 
     def load(self) -> Flow[Head | None]:
         return None

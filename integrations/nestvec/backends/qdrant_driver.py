@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 
 from ..errors import BackendError, NestvecError, Unavailable
 from ..flow import Flow, arun, run
+from ..processes import abandon, forked, on_fork
 
 __all__ = [
     "Close",
@@ -241,6 +243,19 @@ class _Local:
         self.path, self.users = path, 1
         self.client = QdrantClient(**settings)
         self.turn = RLock()  # local mode is not made for threads
+        self.inherited = False
+        on_fork(self, _Local._leave, lock=self.turn if path is None else None)
+
+    def _leave(self) -> None:
+        """Leave a directory to the parent; what is in memory is the child's own copy."""
+        if self.path is not None:
+            self.opened.pop(self.path, None)
+            self.inherited, self.turn = True, RLock()
+            # It would close the database and unlock the directory when it is finalised.
+            abandon(self.client)
+            lock = getattr(getattr(self.client, "_client", None), "_flock_file", None)
+            if lock is not None:
+                os.close(lock.fileno())
 
     @classmethod
     def acquire(cls, url: str, settings: Mapping[str, Any]) -> _Local:
@@ -268,6 +283,8 @@ class _Local:
             shared.client.close()
 
     def release(self) -> None:
+        if self.inherited:
+            return
         with self.guard:
             self.users -= 1
             if not self.users:
@@ -276,6 +293,13 @@ class _Local:
                 self.client.close()
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
+        if self.inherited:
+            raise forked(
+                f"qdrant+local:{self.path}",
+                "local mode has one process a directory: connect here once the parent has closed "
+                "it, or use a Qdrant server",
+            )
+
         def called(**arguments: Any) -> Any:
             with self.turn:
                 return getattr(self.client, method)(**_without_advice(arguments))
@@ -284,6 +308,14 @@ class _Local:
 
 
 atexit.register(_Local.close_all)
+
+
+def _unguarded(kind: type[_Local]) -> None:
+    """Make the lock of all directories anew in a child, where nobody has it."""
+    kind.guard = Lock()
+
+
+on_fork(_Local, _unguarded)
 
 
 def _try_lock(path: Path) -> None:
