@@ -48,7 +48,7 @@ def on_fork(owner: T, act: Callable[[T], None], *, lock: Any = None) -> None:
     by itself and asks no other.
     """
     key, owners = id(owner), _owners
-    owners[key] = _Owner(ref(owner, lambda _: owners.pop(key, None)), act, lock)  # type: ignore[arg-type]
+    owners[key] = _Owner(ref(owner, lambda _: owners.pop(key, None)), act, lock)
 
 
 def abandon(*things: Any) -> None:

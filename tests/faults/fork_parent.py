@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,8 @@ def close(used: Used) -> None:
 
 
 def drop(used: Used) -> None:
-    try:
+    with suppress(NestvecError):
         used.call("drop")
-    except NestvecError:
-        pass
 
 
 def forget(used: Used) -> None:
@@ -80,7 +79,7 @@ def fail(_: Used) -> None:
 
 #: What children do in the end, after their attempts; then each runs what runs at exit, or not.
 ENDS: list[tuple[Callable[[Used], None], bool]] = [
-    (end, at_exit) for end in (close, forget, leave, fail) for at_exit in (True, False)
+    (end, at_exit) for end in (close, drop, forget, leave, fail) for at_exit in (True, False)
 ]
 
 
@@ -114,10 +113,7 @@ def in_a_pool(used: Used) -> list[dict[str, Any]]:
     """Return what children of multiprocessing had to say."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    children = [
-        context.Process(target=lambda n=n: queue.put(attempts(used, n)))  # type: ignore[misc]
-        for n in range(2)
-    ]
+    children = [context.Process(target=lambda n=n: queue.put(attempts(used, n))) for n in range(2)]
     for each in children:
         each.start()
     said = [queue.get() for _ in children]

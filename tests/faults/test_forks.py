@@ -55,7 +55,7 @@ def test_a_child_has_its_own_or_is_refused_and_the_parent_goes_on(
 ) -> None:
     parent = Parent(PLACES[engine].format(tmp_path / "papers"), kind, tmp_path / "told")
     told = parent.told
-    assert len(told["said"]) == 18
+    assert len(told["said"]) == 22
     for said in told["said"]:
         n = said.pop("n")
         if engine in OWN:

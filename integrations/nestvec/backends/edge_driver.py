@@ -347,5 +347,5 @@ def _close_files(directory: Path) -> None:
     within = f"{directory.absolute()}{os.sep}"
     for each in opened.iterdir() if opened.is_dir() else ():
         with suppress(OSError):  # what listed them is closed again
-            if os.readlink(each).startswith(within):
+            if str(each.readlink()).startswith(within):
                 os.close(int(each.name))
