@@ -32,7 +32,8 @@ from .passages import Document, Found
 from .records import check_id
 from .secrets import redacted
 from .sizing import sizes
-from .store import ENGINES, Store, connect
+from .store import Store, connect
+from .urls import ENGINES
 
 __all__ = ["app", "main"]
 

@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
+    Generator,
     Iterable,
     Iterator,
 )
 from dataclasses import fields
 from functools import wraps
-from importlib import import_module
-from os import PathLike
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .adaptors.base import Adaptor
 from .backends.base import Backend
 from .certificate import Tuned
-from .collection import Collection, EmbedderCall, Width, open_collection
+from .collection import Collection, EmbedderCall, Width
 from .embedders import Embedder
-from .errors import AdaptorError, ConfigError, MissingExtra
 from .filter_forms import Where, as_filter
 from .filters import Filter
 from .flow import Flow, arun, run
 from .funnel import Funnel, Plan
 from .mending import repair, verify
 from .nesting import Nesting
+from .opening import Place
 from .records import Record
 from .reshaping import add_field, drop_field
-from .secrets import hidden, redacted, secrets_in, secrets_of
-from .sources import Take, atake, checked_size, take
+from .secrets import hidden
+from .sources import Take, atake, take
 from .tuning import tune
 
 __all__ = ["AsyncStore", "Store", "aconnect", "connect"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: URL scheme → module, class of the backend, class of its options, and the extra it needs.
-ENGINES = {
-    "memory": ("memory", "MemoryBackend", "MemoryOptions", ""),
-    "edge": ("edge", "EdgeBackend", "EdgeOptions", ""),
-    "http": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
-    "https": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
-    "qdrant+local": ("qdrant", "QdrantBackend", "QdrantOptions", "qdrant"),
-    "postgresql": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
-    "postgres": ("postgres", "PostgresBackend", "PostgresOptions", "postgres"),
-    "postgresql+embedded": (
-        "postgres_embedded",
-        "EmbeddedPostgresBackend",
-        "PostgresOptions",
-        "postgres-embedded",
-    ),
-}
-
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}", re.IGNORECASE)
 
 
 def connect(
@@ -90,21 +69,21 @@ def connect(
     Raises ConfigError, NestingError, AdaptorError, CollectionMissing, CollectionMismatch,
     CollectionDamaged, EmbedderError, or BackendError.
     """
-    adapting = _adaptor(adaptor)
-    backend = _backend(url, collection, options)
-    flow = open_collection(
-        backend, dims, embedder,
-        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
+    place = Place.of(
+        url, collection=collection, embedder=embedder, adaptor=adaptor, batch_size=batch_size,
+        options=options,
     )  # fmt: skip
+    backend = place.backend()
     try:
-        return Store(run(flow, lambda request: _opening(backend, request)))
+        flow = place.opening(backend, dims, dim)
+        return Store(run(flow, lambda request: _opening(backend, request)), place)
     except BaseException as error:
         backend.close()
         hidden(error, *backend.secrets)
         raise
 
 
-async def aconnect(
+def aconnect(
     url: str,
     *,
     collection: str = "docs",
@@ -114,53 +93,58 @@ async def aconnect(
     dim: int | None = None,
     batch_size: int = 512,
     **options: Any,
-) -> AsyncStore:
-    """Open a collection for asyncio; everything is as in `connect`."""
-    adapting = _adaptor(adaptor)
-    backend = _backend(url, collection, options)
-    flow = open_collection(
-        backend, dims, embedder,
-        adaptor=adapting, dim=dim, batch_size=checked_size(batch_size),
-    )  # fmt: skip
-    try:
-        return AsyncStore(await arun(flow, lambda request: _aopening(backend, request)))
-    except BaseException as error:
-        await backend.aclose()
-        hidden(error, *backend.secrets)
-        raise
+) -> Opening:
+    """Open a collection for asyncio; everything is as in `connect`.
 
+    To be awaited, or entered as it is: `async with aconnect(…) as store`.
+    """
 
-def _backend(url: str, collection: str, options: dict[str, Any]) -> Backend:
-    try:
-        return _made(url, collection, options)
-    except Exception as error:
-        keys = (value for value in options.values() if isinstance(value, str))
-        hidden(error, *secrets_in(url), *(keys if "api_key" in options else ()))
-        raise
-
-
-def _made(url: str, collection: str, options: dict[str, Any]) -> Backend:
-    scheme, colon, _ = url.partition(":")
-    if scheme not in ENGINES or not colon:
-        known = ", ".join(f"{name}:" for name in ENGINES)
-        shown = scheme if _SCHEME.fullmatch(scheme) else redacted(url)
-        raise ConfigError(f"unknown URL scheme {shown!r}; known are {known}")
-    module_name, backend, settings, extra = ENGINES[scheme]
-    try:
-        module = import_module(f".backends.{module_name}", __package__)
-    except ModuleNotFoundError as error:
-        if not extra or error.name is None:
+    async def opened() -> AsyncStore:
+        place = Place.of(
+            url, collection=collection, embedder=embedder, adaptor=adaptor, batch_size=batch_size,
+            options=options,
+        )  # fmt: skip
+        backend = place.backend()
+        try:
+            flow = place.opening(backend, dims, dim)
+            made = await arun(flow, lambda request: _aopening(backend, request))
+        except BaseException as error:
+            await backend.aclose()
+            hidden(error, *backend.secrets)
             raise
-        raise MissingExtra(error.name, extra) from error
-    try:
-        chosen = getattr(module, settings)(**options)
-    except TypeError as error:
-        known = ", ".join(getattr(module, settings).__dataclass_fields__) or "none"
-        raise ConfigError(f"{scheme}: {error}; its options are: {known}") from None
-    made: Backend = getattr(module, backend)(url, collection, chosen)
-    made.options = chosen
-    made.secrets = secrets_of(url, chosen)
-    return made
+        return AsyncStore(made, place)
+
+    return Opening(opened())
+
+
+class Opening(Coroutine[Any, Any, "AsyncStore"]):
+    """A collection that is being opened for asyncio: awaited, or entered with `async with`."""
+
+    def __init__(self, opening: Coroutine[Any, Any, AsyncStore]) -> None:
+        self._opening = opening
+        self._store: AsyncStore | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncStore]:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> AsyncStore:
+        self._store = await self._opening
+        return self._store
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._store is not None
+        await self._store.close()
+
+    # What asyncio.run and create_task ask of a coroutine.
+
+    def send(self, value: Any) -> Any:
+        return self._opening.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._opening.throw(*error)
+
+    def close(self) -> None:
+        self._opening.close()
 
 
 def _opening(backend: Backend, request: Any) -> Any:
@@ -179,17 +163,6 @@ async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     from asyncio import to_thread  # half of what importing nestvec would take, numpy aside
 
     return await to_thread(function, *args)
-
-
-def _adaptor(given: Any) -> Adaptor | None:
-    """Return an adaptor that is given, or the one in a file. Raises AdaptorError."""
-    if given is None or isinstance(given, Adaptor):
-        return given
-    if isinstance(given, (str, PathLike)):
-        from .adaptors.files import load
-
-        return load(given)
-    raise AdaptorError(f"adaptor is an Adaptor or the path of a file, got {type(given)}")
 
 
 def _blocking(
@@ -217,10 +190,16 @@ def _awaited(
 
 
 class _Opened:
-    """What both colours have: an open collection."""
+    """An open collection, whichever way it is used."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, collection: Collection, place: Place) -> None:
+        self._collection, self._place = collection, place
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self  # the connections are shared, as between threads
 
     @property
     def embedder(self) -> Embedder | None:
@@ -251,8 +230,8 @@ class _Opened:
 
     @property
     def url(self) -> str:
-        """Where the collection is, without secrets."""
-        return self._collection.backend.url
+        """Where the collection is, without secrets; paths are absolute."""
+        return self._collection.backend.place
 
     @property
     def collection(self) -> str:
@@ -273,7 +252,10 @@ class _Opened:
 
 
 class Store(_Opened):
-    """An open collection; also a context manager that closes it. Safe to share between threads."""
+    """An open collection; also a context manager that closes it. Safe to share between threads.
+
+    A pickle of it holds what it was opened with, secrets included, and opens it again.
+    """
 
     add = _blocking(Collection.add)
     add_records = _blocking(Collection.add_records)
@@ -310,13 +292,17 @@ class Store(_Opened):
 
         Engines keep connections of each colour, so what was used in both is closed in both.
         """
-        return AsyncStore(self._collection)
+        return AsyncStore(self._collection, self._place)
 
     def close(self) -> None:
         """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         self._collection.backend.close()
         if close := getattr(self._collection.made, "close", None):
             close()
+
+    def __reduce__(self) -> Any:
+        self._place.check_lasting()
+        return _again, (self._place,)
 
     def __enter__(self) -> Store:
         return self
@@ -340,7 +326,13 @@ class Store(_Opened):
 
 
 class AsyncStore(_Opened):
-    """An open collection for asyncio: the names of Store, awaited; also a context manager."""
+    """An open collection for asyncio: the names of Store, awaited; also a context manager.
+
+    It pickles as a Store does; what opens it again blocks.
+    """
+
+    #: Whether it has blocking connections of its own, which are closed with it.
+    _blocking = False
 
     add = _awaited(Collection.add)
     add_records = _awaited(Collection.add_records)
@@ -375,16 +367,22 @@ class AsyncStore(_Opened):
 
     def as_sync(self) -> Store:
         """Return the same open collection, blocking; `Store.as_async` says how it is closed."""
-        return Store(self._collection)
+        return Store(self._collection, self._place)
 
     async def close(self) -> None:
         """Let go of the engine, and of an embedder that was made here; safe to call twice."""
         await self._collection.backend.aclose()
+        if self._blocking:
+            await _in_thread(self._collection.backend.close)
         made = self._collection.made
         if aclose := getattr(made, "aclose", None):
             await aclose()
         elif close := getattr(made, "close", None):
             close()
+
+    def __reduce__(self) -> Any:
+        self._place.check_lasting()
+        return _aagain, (self._place,)
 
     async def __aenter__(self) -> AsyncStore:
         return self
@@ -412,3 +410,17 @@ class AsyncStore(_Opened):
         if native := getattr(embedder, f"a{request.method}", None):
             return await native(*request.args)
         return await _in_thread(getattr(embedder, request.method), *request.args)
+
+
+def _again(place: Place) -> Store:
+    """Open what a pickle tells of."""
+    return connect(
+        place.url, collection=place.collection, embedder=place.embedder, adaptor=place.adaptor,
+        batch_size=place.batch_size, **place.options,
+    )  # fmt: skip
+
+
+def _aagain(place: Place) -> AsyncStore:
+    store = _again(place).as_async()
+    store._blocking = True  # noqa: SLF001
+    return store

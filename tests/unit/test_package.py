@@ -17,7 +17,8 @@ PACKAGE = Path(nestvec.__file__).parent
 #: A module imports from its own layer and the layers before it.
 LAYERS = [
     {"errors"},
-    {"unbuilt"},
+    {"options", "secrets", "unbuilt"},
+    {"urls"},
     {"flow", "nesting"},
     {"records"},
     {"filter_forms", "filter_nodes", "filter_values", "filters", "funnel"},
@@ -26,6 +27,7 @@ LAYERS = [
     {"advice", "sources"},
     {"collection"},
     {"mending", "reach", "reshaping", "truth", "tuning"},
+    {"opening"},
     {"store"},
     {"datasets"},
     {"plots"},

@@ -178,7 +178,9 @@ class Backend(ABC):
     #: Whether indexes of metadata are made here, and not only kept in mind.
     indexes_metadata: bool = True
 
+    #: As it was written, for people, and where it leads from anywhere; both without secrets.
     url: str
+    place: str
     collection: str
     #: The dataclass of the engine's options, as `connect` made it; secrets are not in its repr.
     options: Any
