@@ -36,19 +36,15 @@ from .edge_wire import (
     query_candidates,
 )
 from .point_filters import (
-    INDEXES,
-    Condition,
     Dialect,
     acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
-    index_for,
-    indexable,
-    keys_of,
     lacks_hits,
 )
+from .point_indexes import INDEXES, Condition, by_path, index_for, indexable, keys_of
 from .points import (
     Vector,
     as_stored,
@@ -118,10 +114,8 @@ class EdgeBackend(Backend):
         info = yield Call("info")
         self._learn(head)
         self._graph = info.indexed_vectors_count // len(self._vectors)
-        self._indexes = {
-            key: str(made.data_type).rpartition(".")[2].lower()
-            for key, made in info.payload_schema.items()
-        }
+        kinds = {key: str(made.data_type) for key, made in info.payload_schema.items()}
+        self._indexes = by_path({k: kind.rpartition(".")[2].lower() for k, kind in kinds.items()})
         noted = yield Call("pending")
         self._pending = max(min(noted, info.points_count), info.points_count - self._graph)
         self._count_gone(info.points_count)
@@ -412,7 +406,7 @@ class EdgeBackend(Backend):
 
     def _dialect(self) -> Flow[Dialect]:
         drift = yield Call("drifts")
-        return Dialect(point_id, drift=drift, text=True, indexes=self._indexes)
+        return Dialect(point_id, drift=drift, text=True, indexes=self._indexes, nulls=True)
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
         points, after = yield from self._scroll(

@@ -16,7 +16,7 @@ import qdrant_edge as qe
 from ..errors import ConfigError
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
-from .point_filters import Condition
+from .point_indexes import Condition
 from .points import Vector, beam, coded, in_field, nested, oversampled, vector_name, vectors
 
 __all__ = [

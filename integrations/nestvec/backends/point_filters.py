@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
-from ..filter_nodes import Keyed
-from ..filter_values import Step, path, pattern, spelled
+from ..filter_values import path, pattern
 from ..filters import (
     And,
     Between,
@@ -40,15 +38,21 @@ from ..filters import (
 from ..flow import Flow
 from ..funnel import Plan
 from ..records import FilterTrace, Record
-from .base import index_kind
+from .point_indexes import (
+    Condition,
+    are_uuids,
+    json_path,
+    key_of,
+    lacking,
+    serving,
+    told,
+    written,
+)
 
 __all__ = [
-    "INDEXES", "Bounds", "Condition", "Dialect", "acorn_below", "bounds", "decided", "filtered",
-    "incomplete", "index_for", "indexable", "json_path", "keys_of", "lacks_hits", "misparsed",
-    "written",
+    "Bounds", "Dialect", "acorn_below", "bounds", "decided", "filtered", "incomplete",
+    "lacks_hits", "misparsed",
 ]  # fmt: skip
-
-Condition = Mapping[str, Any]
 
 #: A flow that reads documents a page at a time: condition and place → points' ids with their
 #: documents, and the next place, None at the end.
@@ -65,24 +69,25 @@ class Dialect:
 
     `drift`: some payloads have `raw`, because the engine reads them otherwise than they were
     written. `root`: the path of the payload where metadata is, empty for the payload itself.
+    `ours`: nestvec writes the payloads, so that `empty` lists the keys of empty lists.
     `text`: there are substring and prefix conditions, and `text` is true wherever all words are,
     in any case. `indexes`: paths with a payload index, and its kind in the engine's words.
     `parsed`: conditions are sent as JSON, whose numbers the engine parses. `depth`: how many levels
-    of metadata the engine has; what is deeper is known to `raw` alone.
+    of metadata the engine has; what is deeper is known to `raw` alone. `nulls`: `is_null` surely
+    looks into lists, where Qdrant up to 1.19 does so only by an index. `strict`: the engine refuses
+    a condition that no index serves.
     """
 
     point_id: Callable[[str], Any]
     drift: bool = False
     root: str = "metadata"
+    ours: bool = True
     text: bool = False
     indexes: Mapping[str, str] = field(default_factory=dict)
     parsed: bool = False
     depth: int = sys.maxsize
-
-    @property
-    def ours(self) -> bool:
-        """Whether nestvec writes the payloads, so that `empty` lists the keys of empty lists."""
-        return self.root == "metadata"
+    nulls: bool = False
+    strict: bool = False
 
 
 class Bounds(NamedTuple):
@@ -128,18 +133,7 @@ def acorn_below(condition: Condition, indexes: Mapping[str, str]) -> float:
     matches, and loses its way: measured with 10 % of 20,000 documents, recall 0.38 without and
     1.00 with. Where no index tells the engine only guesses how many match: always there.
     """
-    return _ACORN_BELOW if _told(condition, indexes) else 1.0
-
-
-def _told(condition: Condition, indexes: Mapping[str, str]) -> bool:
-    """Return whether payload indexes tell how many satisfy a condition."""
-    if "has_id" in condition:
-        return True
-    if "key" in condition:
-        return indexes.get(condition["key"]) in _served_by(condition)
-    if "is_empty" in condition or "is_null" in condition:
-        return False
-    return all(_told(part, indexes) for parts in condition.values() for part in parts)
+    return _ACORN_BELOW if told(condition, indexes) else 1.0
 
 
 #: From here on a filter takes too little out of the graph to be worth the second hop.
@@ -191,7 +185,22 @@ def bounds(where: Filter, dialect: Dialect) -> Bounds:
         return _exactly({"has_id": ids})
     assert isinstance(where, (Eq, Lt, Le, Gt, Ge, Between, Exists, IsEmpty, Matches, Like)), where
     key = _known(where.key, dialect)
-    return Bounds(NOTHING, ALL) if key is None else _keyed(key, where, dialect)
+    return (
+        Bounds(NOTHING, ALL)
+        if key is None
+        else _permitted(key, _keyed(key, where, dialect), dialect)
+    )
+
+
+def _permitted(key: str, around: Bounds, dialect: Dialect) -> Bounds:
+    """Leave to the predicate what a strict server refuses, because the key's index is another."""
+    if (
+        dialect.strict
+        and key in dialect.indexes
+        and key in lacking(around.possible, dialect.indexes)
+    ):
+        return _among(key)
+    return around
 
 
 def _exactly(condition: Condition) -> Bounds:
@@ -219,10 +228,10 @@ def _any_of(where: In, dialect: Dialect) -> Bounds:
     """Return one condition for all strings, and one for each other value."""
     key = _known(where.key, dialect)
     texts = [value for value in where.values if isinstance(value, str)]
-    if key is None or len(texts) < 2 or dialect.indexes.get(key) == "uuid":
+    if key is None or not texts:
         return bounds(Or(tuple(where.equals())), dialect)
     others = (equal for equal in where.equals() if not isinstance(equal.value, str))
-    parts = [_exactly({"key": key, "match": {"any": texts}})]
+    parts = [_permitted(key, _texts(key, texts, dialect), dialect)]
     parts += [bounds(other, dialect) for other in others]
     return parts[0] if len(parts) == 1 else _joined(Or(()), parts)
 
@@ -242,14 +251,16 @@ def _keyed(
         return _like(key, where, dialect)
     value = where.low if isinstance(where, Between) else where.value
     if value is None:
-        return _exactly({"is_null": {"key": key}})
+        return _null(key, dialect)
     if isinstance(value, datetime):
         return _moments(key, where, dialect)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _numbers(key, where, dialect)
-    if isinstance(where, Eq) and dialect.indexes.get(key) != "uuid":
-        return _exactly({"key": key, "match": {"value": value}})
-    return _among(key)  # strings have no order here, and in an index of UUIDs no case
+    if isinstance(where, Eq):
+        if isinstance(value, bool):
+            return _exactly({"key": key, "match": {"value": value}})
+        return _texts(key, [value], dialect)
+    return _among(key)  # strings have no order here
 
 
 def _among(key: str, *conditions: Condition) -> Bounds:
@@ -258,37 +269,28 @@ def _among(key: str, *conditions: Condition) -> Bounds:
     return Bounds(NOTHING, {"must": [*conditions, some]} if conditions else some)
 
 
-# Paths
-
-_BARE_STEP = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def json_path(key: str, root: str = "metadata") -> str | None:
-    """Return the engine's path to a metadata key, or None where its syntax has none."""
-    return written(path(key), root)
-
-
 def _known(key: str, dialect: Dialect) -> str | None:
     """Return the engine's path to a key, None where the engine does not have it."""
     # A list there would be a level more.
     return json_path(key, dialect.root) if len(path(key)) < dialect.depth else None
 
 
-def written(steps: Iterable[Step], root: str = "metadata") -> str | None:
-    """Return steps as the engine's path, or None where its syntax has none."""
-    made = root
-    for step in steps:
-        if step is None:
-            made += "[]"
-        elif '"' in step or "\\" in step:
-            return None
-        else:
-            name = step if _BARE_STEP.fullmatch(step) else f'"{step}"'
-            made = f"{made}.{name}" if made else name
-    return made
-
-
 # Presence
+
+
+def _null(key: str, dialect: Dialect) -> Bounds:
+    """Return what finds null, also in a list.
+
+    Some engines look into lists and some do not, and a cluster may have both. Those that do find
+    null in a list of lists by the path to its elements, which is another thing.
+    """
+    null: Condition = {"is_null": {"key": key}}
+    if dialect.nulls or dialect.strict or key in dialect.indexes:
+        return _exactly(null)
+    listed: Condition = {"is_null": {"key": f"{key}[]"}}
+    deeper: Condition = {"is_null": {"key": f"{key}[][]"}}
+    surely: Condition = {"must": [listed], "must_not": [deeper]}
+    return Bounds({"should": [null, surely]}, {"should": [null, listed]})
 
 
 def _exists(key: str, where: Exists, dialect: Dialect) -> Bounds:
@@ -298,11 +300,22 @@ def _exists(key: str, where: Exists, dialect: Dialect) -> Bounds:
     null: Condition = {"is_null": {"key": key}}
     if not dialect.ours:
         return Bounds({"should": [some, null]}, ALL)
-    emptied: Condition = {"key": "empty", "match": {"value": written(path(where.key), "")}}
+    emptied: Condition = {"key": "empty", "match": {"any": [written(path(where.key))]}}
     return _exactly({"should": [some, null, emptied]})
 
 
 # Text
+
+
+def _texts(key: str, texts: Sequence[str], dialect: Dialect) -> Bounds:
+    """Return what finds one of some strings.
+
+    As a list also where it is one: an index of numbers or datetimes takes a single string that is
+    a UUID for one of its values, and finds nothing. An index of UUIDs takes them in any spelling.
+    """
+    inner: Condition = {"key": key, "match": {"any": list(texts)}}
+    spelt = dialect.indexes.get(key) == "uuid" and are_uuids(texts)
+    return Bounds(NOTHING, inner) if spelt else _exactly(inner)
 
 
 def _matches(key: str, where: Matches, dialect: Dialect) -> Bounds:
@@ -327,7 +340,7 @@ def _like(key: str, where: Like, dialect: Dialect) -> Bounds:
     plain = ["".join(char for char in piece if char) for piece in pieces]
     fixed = not where.ignore_case and not any(None in piece for piece in pieces)
     if fixed and len(plain) == 1:
-        return _exactly({"key": key, "match": {"value": plain[0]}})
+        return _texts(key, plain, dialect)
     if where.ignore_case or not dialect.text:
         return _among(key)
     if fixed and len(plain) == 3 and plain[0] == plain[2] == "":
@@ -427,12 +440,7 @@ def _around(inner: Condition, sure: Condition, possible: Condition) -> Bounds:
     return Bounds({"should": [sure, exact]}, {"should": [inner, {"must": [possible, raw]}]})
 
 
-# Indexes
-
-
-#: The engine's name of each kind of index. Whole numbers are in the one of floats too: the
-#: engine's index of integers has no others.
-INDEXES = {"number": "float", "str": "keyword", "bool": "bool", "datetime": "datetime"}
+# How it is served
 
 
 def filtered(
@@ -442,7 +450,7 @@ def filtered(
 
     The engine reads what matches one by one where that is less than `exact_below` documents.
     """
-    keys = _serving(around.possible, dialect.indexes)
+    keys = serving(around.possible, dialect.indexes)
     method = "the graph, past what does not match"
     if matching < total * acorn_below(around.possible, dialect.indexes):
         method += " (ACORN)"
@@ -450,61 +458,5 @@ def filtered(
         method = "an exact pass over what matches"
     if between:
         method = f"the predicate over {between:,} documents, then {method}"
-    spelt = tuple(sorted(key_of(key, dialect.root) for key in keys or ()))
+    spelt = tuple(sorted(filter(None, (key_of(key, dialect.root) for key in keys or ()))))
     return FilterTrace(matching, total, method, spelt, total if keys is None else 0, between)
-
-
-def indexable(key: str, root: str = "metadata") -> str:
-    """Return the engine's path to a key. Raises ConfigError where its syntax has none."""
-    if (made := json_path(key, root)) is None:
-        raise ConfigError(f"key {key!r} has a quote or a backslash: it cannot be indexed here")
-    return made
-
-
-def index_for(condition: Keyed, root: str = "metadata") -> str | None:
-    """Return the kind of index that would serve a condition, None where none can."""
-    kind = index_kind(condition)
-    if kind is None or json_path(condition.key, root) is None:
-        return None
-    return None if kind == "str" and not isinstance(condition, (Eq, In)) else kind
-
-
-def keys_of(indexes: Mapping[str, str], root: str = "metadata") -> dict[str, str]:
-    """Return indexes by metadata key, with their kinds in nestvec's words where it has them."""
-    kinds = {kind: name for name, kind in INDEXES.items()} | {"integer": "number"}
-    return {
-        key_of(written, root): kinds.get(kind, kind)
-        for written, kind in indexes.items()
-        if written.startswith(root)
-    }
-
-
-def key_of(written: str, root: str) -> str:
-    """Return the metadata key of an engine's path."""
-    return spelled(path(written.removeprefix(root).removeprefix(".")))
-
-
-def _serving(condition: Condition, indexes: Mapping[str, str]) -> set[str] | None:
-    """Return the keys whose payload indexes give the candidates, None where all are read."""
-    if "has_id" in condition:
-        return set()
-    if "key" in condition:
-        key = condition["key"]
-        return {key} if indexes.get(key) in _served_by(condition) else None
-    for part in condition.get("must", ()):
-        if (keys := _serving(part, indexes)) is not None:
-            return keys
-    parts = [_serving(part, indexes) for part in condition.get("should", ())]
-    if not parts or None in parts:
-        return None
-    return set().union(*(keys or () for keys in parts))
-
-
-def _served_by(condition: Condition) -> tuple[str, ...]:
-    if "range" in condition:
-        dated = isinstance(next(iter(condition["range"].values())), str)
-        return ("datetime",) if dated else ("float", "integer")
-    (form, value), *_ = condition["match"].items()
-    if isinstance(value, bool):
-        return ("bool",)
-    return ("keyword",) if form in ("value", "any") else ()

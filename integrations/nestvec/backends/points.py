@@ -16,7 +16,8 @@ from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting, nest
 from ..records import Batch, Hit, Record
 from .base import Entry, Stored
-from .point_filters import misparsed, written
+from .point_filters import misparsed
+from .point_indexes import written
 
 __all__ = [
     "Vector",
@@ -63,7 +64,7 @@ def payload(
     made = {"id": id, "text": text, "metadata": shown}
     if shown is not metadata or _misread(metadata):
         made["raw"] = json.dumps(metadata)
-    if empty := [key for steps in _empty_lists(metadata, ()) if (key := written(steps, ""))]:
+    if empty := [key for steps in _empty_lists(metadata, ()) if (key := written(steps))]:
         made["empty"] = sorted(set(empty))
     return made
 
@@ -102,10 +103,11 @@ def _misread(value: Any) -> bool:
     return isinstance(value, list) and any(map(_misread, value))
 
 
-#: What the engine may take for a date, and the dates that it reads as `instant` does.
+#: What the engine may take for a date, and the dates that every version reads as `instant` does:
+#: not those with T and without seconds, which 1.16 and 1.17 do not know.
 _DATE_LIKE = re.compile(r"\s*[+-]?\d+\s*-\s*\d{1,2}\s*-\s*\d{1,2}\s*(?:$|[Tt\d\s])")
 _PLAIN_DATE = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?(?:Z|[+-]\d\d:[0-5]\d)?)?)?", re.ASCII
+    r"\d{4}-\d\d-\d\d(?: \d\d:\d\d|[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:[0-5]\d)?)?", re.ASCII
 )
 
 

@@ -34,19 +34,15 @@ from ..records import Batch, FilterTrace, Hit, Record
 from . import qdrant_wire as wire
 from .base import Backend, Entry, Head, MadeMeanwhile, Stored
 from .point_filters import (
-    INDEXES,
-    Condition,
     Dialect,
     acorn_below,
     bounds,
     decided,
     filtered,
     incomplete,
-    index_for,
-    indexable,
-    keys_of,
     lacks_hits,
 )
+from .point_indexes import INDEXES, Condition, by_path, index_for, indexable, keys_of
 from .points import (
     Vector,
     as_stored,
@@ -343,7 +339,7 @@ class QdrantBackend(Backend):
             )
         if not wanted or self._local:  # local mode has no indexes
             return
-        there = (yield from self._ask("get_collection")).payload_schema
+        there = _kinds((yield from self._ask("get_collection")).payload_schema)
         for key, kind in wanted.items():
             path = indexable(key)
             if path not in there:
@@ -689,8 +685,8 @@ class QdrantBackend(Backend):
     def _dialect(self) -> Dialect:
         layout, indexes = self._layout, {} if self._local else self._indexes
         return Dialect(
-            layout.point_id, drift=self._drift, root=layout.root, indexes=indexes,
-            depth=_DEPTH, parsed=not self._local and not self._options.prefer_grpc,
+            layout.point_id, drift=self._drift, root=layout.root, ours=not self._options.vectors,
+            indexes=indexes, depth=_DEPTH, parsed=not self._local and not self._options.prefer_grpc,
         )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
@@ -768,8 +764,14 @@ class QdrantBackend(Backend):
 
 
 def _kinds(schema: Mapping[str, models.PayloadIndexInfo]) -> dict[str, str]:
-    """Return the kind of each payload index."""
-    return {written: info.data_type.value for written, info in schema.items()}
+    """Return the kind of each payload index by path."""
+    return by_path({shown: _kind(info) for shown, info in schema.items()})
+
+
+def _kind(info: models.PayloadIndexInfo) -> str:
+    """Return the kind of a payload index; one of integers may be for equality alone."""
+    only = getattr(info.params, "range", None) is False
+    return f"{info.data_type.value}_lookup" if only else str(info.data_type.value)
 
 
 def _is_error(outcome: Any) -> bool:

@@ -16,7 +16,7 @@ from ..errors import BackendError
 from ..funnel import Knobs, Plan
 from ..nesting import Field, Matrix, Nesting
 from ..records import Batch
-from .point_filters import Condition
+from .point_indexes import Condition
 from .points import (
     Vector,
     beam,
