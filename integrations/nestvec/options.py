@@ -82,7 +82,10 @@ def _check_inside(name: str, value: Any, hint: Any) -> None:
     if not isinstance(value, Mapping):
         return
     (keyed,) = (each for each in _alternatives(hint) if get_origin(each) is not None)
-    kinds = [each if isinstance(each, type) else object for each in get_args(keyed)]
+    # Any is a type since Python 3.11, but not for isinstance.
+    kinds = [
+        each if isinstance(each, type) and each is not Any else object for each in get_args(keyed)
+    ]
     for key, item in value.items():
         if not isinstance(key, kinds[0]) or not isinstance(item, kinds[1]):
             raise ConfigError(f"{name} has {type(item).__name__} for {key!r}; see its docs")
