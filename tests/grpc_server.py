@@ -29,6 +29,7 @@ def answered(answer: Answer) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
 
     @wraps(answer)
     def method(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        assert not list(_empty(request)), f"an empty message in {request}"
         try:
             with self.server.turn:
                 return answer(self, self.server.engine, request)
@@ -38,6 +39,23 @@ def answered(answer: Answer) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Wrong input: {error}")
 
     return method
+
+
+def _empty(message: Any) -> Iterator[Any]:
+    """Yield the messages that say nothing, which a cluster would wait for; payloads may.
+
+    An empty filter is everything, an empty vector one that gRPC leaves out.
+    """
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for each in [value] if hasattr(value, "ListFields") else value:
+            if not each.ByteSize() and field.message_type.name not in _MAY_BE_EMPTY:
+                yield each
+            yield from _empty(each)
+
+
+_MAY_BE_EMPTY = ("Filter", "Vectors", "PointId", "ReadConsistency", "WithPayloadSelector")
 
 
 def optional(message: Any, field: str, convert: Callable[[Any], Any]) -> Any:
@@ -186,8 +204,11 @@ class Points(api.PointsServicer):
 class Root(api.QdrantServicer):
     """The version."""
 
+    def __init__(self, server: RestServer) -> None:
+        self.server = server
+
     def HealthCheck(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return api.HealthCheckReply(title="qdrant", version="1.18.0")
+        return api.HealthCheckReply(title="qdrant", version=self.server.version)
 
 
 def _record(told: dict[str, Any]) -> Any:
@@ -206,7 +227,7 @@ def beside(server: RestServer) -> Iterator[int]:
     served = grpc.server(ThreadPoolExecutor(8))
     api.add_CollectionsServicer_to_server(Collections(server), served)  # type: ignore[no-untyped-call]
     api.add_PointsServicer_to_server(Points(server), served)  # type: ignore[no-untyped-call]
-    api.add_QdrantServicer_to_server(Root(), served)  # type: ignore[no-untyped-call]
+    api.add_QdrantServicer_to_server(Root(server), served)  # type: ignore[no-untyped-call]
     port = served.add_insecure_port("127.0.0.1:0")
     served.start()
     try:

@@ -15,6 +15,7 @@ import nestvec
 from nestvec import BackendError, CollectionDamaged, CollectionMismatch, F, Record
 
 from .. import qdrant
+from ..grpc_server import beside
 from ..rest_server import running
 from ..vectors import nested_vectors, records
 
@@ -277,20 +278,20 @@ def test_payload_indexes_and_tenants(
     assert "metadata.even" in client.get_collection(name).payload_schema
 
 
-def test_an_old_server_keeps_the_record_in_a_point_that_nothing_returns() -> None:
-    """Before 1.16 a server drops a collection's metadata unread."""
-    with running(keeps_metadata=False) as server:
-        with nestvec.connect(server.url, dims=(4,), dim=16) as store:
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_is_too_old_is_refused_by_both_versions(grpc: bool) -> None:
+    with running(version="1.15.5") as server, beside(server) as port:
+        how: dict[str, Any] = {"prefer_grpc": True, "grpc_port": port} if grpc else {}
+        with pytest.raises(BackendError, match=r"is Qdrant 1\.15\.5; nestvec needs 1.16 or newer"):
+            nestvec.connect(server.url, dims=(4,), dim=16, **how)
+        assert not server.engine.collections
+        server.version = "1.16.0"
+        with nestvec.connect(server.url, dims=(4,), dim=16, **how) as store:
             assert store.count() == 0
-            assert store.search(ROWS[0]) == []
-            store.add_records([*records(ROWS), Record("f", "t", {"x": 0.1 + 0.2}, ROWS[0])])
-        assert server.engine["docs"].count(None) == 42
-        with nestvec.connect(server.url) as store:
-            assert repr(store).endswith("dims 4 of 16>")
-            assert store.count() == len(list(store.scan())) == 41
-            assert store.count(F("x") == 0.1 + 0.2) == 1
-            assert store.verify() == {}
-            assert len(store.search(ROWS[0], k=50, funnel="exact")) == 41
-            assert store.delete(where=nestvec.And(())) == 41
-        with nestvec.connect(server.url) as store:
-            assert store.count() == 0
+        # The record of an older nestvec, on an older server, was in a point.
+        server.version = "1.15.5"
+        server.engine["docs"].metadata.clear()
+        with pytest.raises(BackendError, match=r"is Qdrant 1\.15\.5; nestvec needs 1.16 or newer"):
+            nestvec.connect(server.url, **how)
+        with pytest.raises(BackendError, match=r"is Qdrant 1\.15\.5; nestvec needs 1.16 or newer"):
+            nestvec.connect(server.url, vectors={"4": "d4", "full": "full"}, **how)

@@ -21,6 +21,9 @@ from nestvec.collection import Collection
 from ..vectors import nested_vectors, records
 
 KEY = "s3cret-key-0123456789"
+
+#: Where these collections are; they are neither copied nor sent to another process.
+PLACE: Any = None
 ROWS = nested_vectors(30, 8)
 
 
@@ -121,7 +124,7 @@ def check(points: Points) -> None:
 def test_documents_and_a_query_arrive(server: tuple[Points, int], pauses: list[float]) -> None:
     points, port = server
     points.faults += FAULTS
-    with nestvec.Store(collection(port)) as store:
+    with nestvec.Store(collection(port), PLACE) as store:
         assert len(store.add_records(records(ROWS))) == 30
         assert store.count() == 30
         assert store.search(ROWS[0], k=5, funnel="2:20 4:10", where=F("n") >= 3) == []
@@ -134,7 +137,7 @@ def test_they_arrive_from_tasks_too(server: tuple[Points, int], pauses: list[flo
 
     async def main() -> None:
         points.faults += FAULTS
-        async with nestvec.AsyncStore(collection(port)) as store:
+        async with nestvec.AsyncStore(collection(port), PLACE) as store:
             assert len(await store.add_records(records(ROWS))) == 30
             assert await store.count() == 30
             assert await store.search(ROWS[0], k=5, funnel="2:20 4:10", where=F("n") >= 3) == []
@@ -146,7 +149,7 @@ def test_they_arrive_from_tasks_too(server: tuple[Points, int], pauses: list[flo
 
 def test_each_event_loop_has_a_client_of_its_own(server: tuple[Points, int]) -> None:
     points, port = server
-    store = nestvec.AsyncStore(collection(port))
+    store = nestvec.AsyncStore(collection(port), PLACE)
     for _ in range(2):
         assert asyncio.run(store.search(ROWS[0])) == []
     asyncio.run(store.close())
@@ -157,7 +160,7 @@ def test_what_stays_is_unavailable_and_what_is_wrong_is_not_tried_again(
     server: tuple[Points, int], pauses: list[float]
 ) -> None:
     points, port = server
-    with nestvec.Store(collection(port, retries=1)) as store:
+    with nestvec.Store(collection(port, retries=1), PLACE) as store:
         points.faults += [(grpc.StatusCode.UNAVAILABLE, None)] * 2
         with pytest.raises(Unavailable, match=r"answered UNAVAILABLE: the reason \(tried 2 times"):
             store.count()

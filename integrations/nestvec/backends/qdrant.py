@@ -1,18 +1,20 @@
 """The Qdrant backend: a server, a cluster, Qdrant Cloud, or qdrant-client's local mode.
 
-A collection keeps its own record in its metadata, which came with Qdrant 1.16; an older server
-drops it unread, so there a reserved point has it, which nothing returns. Writes wait until they
-are applied, so what was written is found.
+A collection keeps its own record in its metadata, which came with Qdrant 1.16. Writes wait until
+they are applied, so what was written is found.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -56,14 +58,25 @@ from .points import (
     vector_name,
     vectors,
 )
-from .qdrant_driver import Close, Driver, Request, Together, models, retried
+from .qdrant_driver import (
+    AnswerTooLarge,
+    Close,
+    Driver,
+    Missing,
+    Request,
+    Together,
+    limited,
+    models,
+    retried,
+)
 from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
 from .qdrant_options import QdrantOptions, local, remote
 
 __all__ = ["QdrantBackend", "QdrantOptions"]
 
-#: Where a server that is older than 1.16 keeps the record; no document's uuid5 is of version 8.
-_RESERVED = "00000000-0000-8000-8000-6e6573747665"
+#: The oldest server, which is the first that keeps a collection's metadata; the first ones with
+#: `turbo`, and with vectors that come and go.
+_OLDEST, _TURBO, _VECTOR_NAMES = (1, 16), (1, 18), (1, 18)
 
 #: What Qdrant has no room for in a name; a path would be another request.
 _NAME = re.compile(r"(?!\.{1,2}$)[^<>:\"/\\|?*\0\x1f]{1,255}")
@@ -87,6 +100,23 @@ _DEPTH = 16
 #: Seconds for which a store takes what it knows of a collection for true: others may have made an
 #: index since, or the first document whose numbers the server may read otherwise.
 _FRESH = 10.0
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_time(
+    operation: Callable[Concatenate[QdrantBackend, P], Flow[T]],
+) -> Callable[Concatenate[QdrantBackend, P], Flow[T]]:
+    """Give all that an operation asks for together the time that is set for one."""
+
+    @wraps(operation)
+    def method(self: QdrantBackend, /, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        until = time.monotonic() + self._seconds
+        return (yield from limited(operation(self, *args, **kwargs), until))
+
+    return method
 
 
 class _Filtered(NamedTuple):
@@ -117,7 +147,6 @@ class QdrantBackend(Backend):
         self._head: Head | None = None
         self._drift = False
         self._indexes: dict[str, str] = {}
-        self._reserved = False
         self._learnt = time.monotonic()
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
@@ -130,13 +159,17 @@ class QdrantBackend(Backend):
     # Opening
 
     def load(self) -> Flow[Head | None]:
-        if not (yield from self._ask("collection_exists")):
+        # Not by /exists, which Qdrant Cloud is said to refuse to tokens for one collection.
+        try:
+            config, recorded = yield from self._learn()
+        except Missing:
             return None
-        config, recorded = yield from self._learn()
         if self._options.vectors:
+            yield from self._need_version()
             return self._foreign(config)
         held = named_vectors(config)
         if recorded is None:
+            yield from self._need_version()
             raise CollectionMismatch(
                 f"collection {self._layout.where} was not made by nestvec: it has {shown(held)}. "
                 "to read it, name its vectors, as in vectors={'full': ''}, and its payload keys, "
@@ -180,21 +213,13 @@ class QdrantBackend(Backend):
         self._learnt = time.monotonic()
         told = yield from self._ask("get_collection")
         self._indexes = _kinds(told.payload_schema)
-        recorded = None
-        if not self._options.vectors:
-            recorded = yield from self._recorded(told.config)
-            self._drift = bool(recorded and recorded.get("drift"))
+        if self._options.vectors:
+            return told.config, None
+        recorded = (told.config.metadata or {}).get("nestvec")
+        if recorded is not None and not isinstance(recorded, dict):
+            recorded = {}
+        self._drift = bool(recorded and recorded.get("drift"))
         return told.config, recorded
-
-    def _recorded(self, config: models.CollectionConfig) -> Flow[dict[str, Any] | None]:
-        metadata = config.metadata or {}
-        if "nestvec" in metadata:
-            kept = metadata["nestvec"]
-            return kept if isinstance(kept, dict) else {}
-        # Not told apart by the version: a proxy may hide it, and a cluster may run two.
-        found = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
-        self._reserved = bool(found)
-        return found[0].payload if found else None
 
     def ready(self, head: Head) -> Flow[None]:  # noqa: ARG002
         if self._options.vectors:
@@ -204,36 +229,38 @@ class QdrantBackend(Backend):
 
     def create(self, head: Head) -> Flow[None]:
         self._writable()
+        yield from self._need_version()
         if any(field.precision == "turbo" for field in head.nesting.fields):
-            yield from self._need_turbo()
-        # As text: a server may merge what it takes for a payload, or drop what is null in it.
-        recorded = {"head": head.to_json()}
-        try:
-            yield from self._ask(
-                "create_collection",
-                vectors_config=wire.vectors_config(head.nesting, self._options),
-                optimizers_config=self._options.optimizers(),
-                metadata={"nestvec": recorded},
-                timeout=self._options.waiting,
-                **self._options.sharding(),
-            )
-        except Unavailable:
-            raise
-        except BackendError as error:
-            if (there := (yield from self.load())) is None:
-                raise
-            if there.id != head.id:
-                raise MadeMeanwhile(str(error)) from error.__cause__
-            # It was made by a try whose answer was lost.
+            yield from self._need_version(_TURBO, "'turbo'", NestingError)
+
+        def there() -> Flow[bool]:
+            """Tell whether the collection is there though the server said otherwise, or nothing."""
+            try:
+                found = yield from self.load()
+            except Unavailable:
+                return False
+            if found is not None and found.id != head.id:
+                raise MadeMeanwhile(f"collection {self._layout.where} was made by another just now")
+            return found is not None
+
+        yield from self._ask(
+            "create_collection",
+            there=there,
+            vectors_config=wire.vectors_config(head.nesting, self._options),
+            optimizers_config=self._options.optimizers(),
+            # As text: a server may merge what it takes for a payload, or drop what is null in it.
+            metadata={"nestvec": {"head": head.to_json()}},
+            timeout=self._options.waiting,
+            **self._options.sharding(),
+        )
         self._hold(head)
         yield from self._shard()
-        config = (yield from self._ask("get_collection")).config
-        if "nestvec" not in (config.metadata or {}):
-            yield from self._note(recorded)
         yield from self._index()
 
     def record(self, head: Head) -> Flow[None]:
         self._writable()
+        if head.pending is not None and not self._local:
+            yield from self._need_version(_VECTOR_NAMES, "a field that comes or goes", NestingError)
         yield from self._change_record({"head": head.to_json()})
         self._hold(head)
 
@@ -241,11 +268,17 @@ class QdrantBackend(Backend):
         name = vector_name(field)
         if name not in (yield from self._held()):
             (made,) = (vector for vector in vectors(head.written) if vector.name == name)
+
+            def there() -> Flow[bool]:
+                return name in (yield from self._held())
+
             yield from self._ask(
-                "create_vector_name", vector_name=name, vector_name_config=wire.new_vector(made)
-            )
+                "create_vector_name", there=there, vector_name=name,
+                vector_name_config=wire.new_vector(made),
+            )  # fmt: skip
         self._write_as(head.written)
 
+    @_in_time
     def fill(self, field: Field, after: Any) -> Flow[tuple[int, Any]]:
         name = vector_name(field)
         if name == "full":  # what quantises it is no vector of its own
@@ -253,7 +286,7 @@ class QdrantBackend(Backend):
         lacking: Condition = {
             "must": [{"has_vector": "full"}], "must_not": [{"has_vector": name}]
         }  # fmt: skip
-        made = self._excluding(wire.filter_of(lacking))
+        made = wire.filter_of(lacking)
         points, after = yield from self._scroll(made, after, _FILL, ["full"])
         dim, filled = (yield from self._held())["full"].size, len(points)
         while points:
@@ -264,10 +297,9 @@ class QdrantBackend(Backend):
             yield from self._ask("update_vectors", points=changed, **self._writes)
             # Whoever replaced a document in between wrote both vectors, and had the new one undone.
             known = {point.id: numbers for point, numbers in zip(points, full, strict=True)}
-            again = yield from self._ask(
-                "retrieve", ids=list(known), with_payload=["id"], with_vectors=["full"],
-                **self._reads,
-            )  # fmt: skip
+            again = yield from self._retrieve(
+                list(known), with_payload=["id"], with_vectors=["full"]
+            )
             points = [point for point in again if point.vector["full"] != known[point.id]]
         return filled, after
 
@@ -275,16 +307,20 @@ class QdrantBackend(Backend):
         graphs = (*head.added, field.name)
         (made,) = (v for v in vectors(head.nesting, graphs) if v.name == vector_name(field))
         if not self._local:  # local mode has no indexes
-            yield from self._ask(
-                "update_collection", vectors_config=wire.changed_params(made, self._options)
-            )
+            config = (yield from self._ask("get_collection")).config
+            changed = wire.changed_params(made, self._options, config.hnsw_config.m)
+            yield from self._ask("update_collection", vectors_config=changed)
 
     def drop_vector(self, head: Head, field: Field) -> Flow[None]:
         name = vector_name(field)
         if name == "full":
             yield from self._ask("update_collection", vectors_config=wire.unquantised(name))
         elif name in (yield from self._held()):
-            yield from self._ask("delete_vector_name", vector_name=name)
+
+            def gone() -> Flow[bool]:
+                return name not in (yield from self._held())
+
+            yield from self._ask("delete_vector_name", there=gone, vector_name=name)
         self._write_as(head.nesting)
 
     def _held(self) -> Flow[dict[str, models.VectorParams]]:
@@ -295,36 +331,36 @@ class QdrantBackend(Backend):
         return entries(self._head.nesting, self._head.added)
         yield
 
-    def _need_turbo(self) -> Flow[None]:
-        version = (yield from self._version()).partition("-")[0]
-        if tuple(map(int, version.split(".")[:2])) < (1, 18):
-            raise NestingError(f"{self.url} is Qdrant {version}; 'turbo' needs 1.18 or newer")
+    def _need_version(
+        self,
+        least: tuple[int, int] = _OLDEST,
+        what: str = "nestvec",
+        error: type[NestvecError] = BackendError,
+    ) -> Flow[None]:
+        """Refuse a server that is too old, by an error that names both versions."""
+        version = yield from self._version()
+        known = re.match(r"(\d+)\.(\d+)", version)
+        if known is not None and (int(known[1]), int(known[2])) < least:
+            raise error(
+                f"{self.url} is Qdrant {version}; {what} needs {least[0]}.{least[1]} or newer"
+            )
 
     def _version(self) -> Flow[str]:
-        told = yield from retried(Request("info", {}), self._options.retries + 1)
-        return str(told.version)
-
-    def _note(self, recorded: dict[str, Any]) -> Flow[None]:
-        """Write the record to the reserved point, which has no vectors."""
-        point = models.PointStruct(id=_RESERVED, vector={}, payload=recorded)
-        yield from self._ask("upsert", points=[point], **self._writes)
-        self._reserved = True
+        return str((yield from self._tried(Request("info", {}))).version)
 
     def _shard(self) -> Flow[None]:
         """Make the shard of the shard key where there is none."""
         key = self._options.shard_key
         if key is None:
             return
-        if key in (yield from self._shard_keys()):
-            return
-        try:
-            yield from self._ask("create_shard_key", shard_key=key, timeout=self._options.waiting)
-        except Unavailable:
-            raise
-        except BackendError:
-            # Made by another process just now, or by a try whose answer was lost.
-            if key not in (yield from self._shard_keys()):
-                raise
+
+        def there() -> Flow[bool]:
+            return key in (yield from self._shard_keys())
+
+        if not (yield from there()):
+            yield from self._ask(
+                "create_shard_key", there=there, shard_key=key, timeout=self._options.waiting
+            )
 
     def _shard_keys(self) -> Flow[set[Any]]:
         cluster = yield from self._ask("collection_cluster_info")
@@ -339,17 +375,25 @@ class QdrantBackend(Backend):
             )
         if not wanted or self._local:  # local mode has no indexes
             return
-        there = _kinds((yield from self._ask("get_collection")).payload_schema)
         for key, kind in wanted.items():
-            path = indexable(key)
-            if path not in there:
-                yield from self._ask(
-                    "create_payload_index", field_name=path, field_schema=kind, wait=True
-                )
-        self._indexes = _kinds((yield from self._ask("get_collection")).payload_schema)
+            yield from self._index_path(indexable(key), kind)
+
+    def _index_path(self, path: str, kind: Any) -> Flow[None]:
+        """Make a payload index, unless there is one."""
+
+        def there() -> Flow[bool]:
+            self._indexes = _kinds((yield from self._ask("get_collection")).payload_schema)
+            return path in self._indexes
+
+        if not (yield from there()):
+            yield from self._ask(
+                "create_payload_index", there=there, field_name=path, field_schema=kind, wait=True
+            )
+            yield from there()
 
     # Writing
 
+    @_in_time
     def upsert(self, batch: Batch) -> Flow[None]:
         self._writable()
         payloads = [
@@ -400,13 +444,13 @@ class QdrantBackend(Backend):
         if self._local:
             made = wire.points(batch, payloads, part, written)
             yield from self._ask("upsert", points=made, **self._writes)
-        elif options.prefer_grpc:
+        elif self._driver.speaks_grpc:
             messages = wire.messages(batch, payloads, part, written)
             request = wire.upsert(
                 self.collection, messages, options.shard_key, options.write_ordering
             )
             arguments = {"request": request, "timeout": options.timeout}
-            yield from retried(Request("grpc_points.Upsert", arguments), options.retries + 1)
+            yield from self._tried(Request("grpc_points.Upsert", arguments))
         else:
             body = wire.body(batch, payloads, part, written, options.shard_key)
             yield from self._ask(
@@ -430,13 +474,14 @@ class QdrantBackend(Backend):
 
     def _change_record(self, changes: dict[str, Any]) -> Flow[None]:
         """Write some of what the collection records, and leave the rest as it is."""
-        if self._reserved:
-            (point,) = yield from self._ask("retrieve", ids=[_RESERVED], **self._agreed)
-            yield from self._note({**point.payload, **changes})
-        else:
+        config = (yield from self._ask("get_collection")).config
+        recorded = {**config.metadata["nestvec"], **changes}
+
+        def there() -> Flow[bool]:
             config = (yield from self._ask("get_collection")).config
-            recorded = {**config.metadata["nestvec"], **changes}
-            yield from self._ask("update_collection", metadata={"nestvec": recorded})
+            return bool(config.metadata["nestvec"] == recorded)
+
+        yield from self._ask("update_collection", there=there, metadata={"nestvec": recorded})
 
     def settle(self) -> Flow[None]:
         return  # every write waited until it was applied
@@ -445,36 +490,53 @@ class QdrantBackend(Backend):
     def delete(self, ids: Sequence[str] | None, where: Filter | None) -> Flow[int]:
         self._writable()
         if ids is None:
-            condition = yield from self._condition(where)
-            return (yield from self._delete(condition))
+            return (yield from self._delete_where(where))
         deleted = 0
         for start in range(0, len(ids), _PAGE):
-            some = {self._layout.point_id(id) for id in ids[start : start + _PAGE]}
-            deleted += yield from self._delete(wire.filter_of({"has_id": some}))
+            deleted += yield from self._delete_ids(ids[start : start + _PAGE])
         return deleted
 
-    def _delete(self, condition: models.Filter | None) -> Flow[int]:
-        condition = condition or models.Filter(must=[])
+    @_in_time
+    def _delete_where(self, where: Filter | None) -> Flow[int]:
+        condition = (yield from self._condition(where)) or models.Filter(must=[])
         counted = yield from self._count(condition)
         if counted:
             selector = models.FilterSelector(filter=condition)
             yield from self._ask("delete", points_selector=selector, **self._writes)
         return counted
 
+    @_in_time
+    def _delete_ids(self, ids: Sequence[str]) -> Flow[int]:
+        points = list({self._layout.point_id(id) for id in ids})
+        there = yield from self._retrieve(points, with_payload=False)
+        if there:
+            selector = models.PointIdsList(points=[point.id for point in there])
+            yield from self._ask("delete", points_selector=selector, **self._writes)
+        return len(there)
+
     def drop(self) -> Flow[None]:
         self._writable()
-        yield from self._ask("delete_collection", timeout=self._options.waiting)
+
+        def gone() -> Flow[bool]:
+            try:
+                yield from self._ask("get_collection")
+            except Missing:
+                return True
+            return False
+
+        yield from self._ask("delete_collection", there=gone, timeout=self._options.waiting)
         yield Close()
 
     # Reading
 
+    @_in_time
     def search(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
         filtered = yield from self._filtered(where)
         found = yield from self._query(self._request(queries, plan, filtered))
         points = yield from self._completed(found.points, queries, plan, filtered)
-        return [self._layout.hit(point) for point in points]
+        return self._hits(points)
 
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
@@ -495,8 +557,12 @@ class QdrantBackend(Backend):
         hits = []
         for queries, each in zip(many, found, strict=True):
             points = yield from self._completed(each.points, queries, plan, filtered)
-            hits.append([self._layout.hit(point) for point in points])
+            hits.append(self._hits(points))
         return hits
+
+    def _hits(self, points: Sequence[Any]) -> list[Hit]:
+        # A vector that others wrote may score NaN, which is no hit.
+        return [self._layout.hit(point) for point in points if not math.isnan(point.score)]
 
     def _request(
         self, queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, **settings: Any
@@ -521,6 +587,7 @@ class QdrantBackend(Backend):
             return points
         return (yield from self._query(self._request(queries, plan, filtered, exact=True))).points
 
+    @_in_time
     def candidates(
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[int]:
@@ -541,17 +608,17 @@ class QdrantBackend(Backend):
         )  # fmt: skip
         return found
 
+    @_in_time
     def get(self, ids: Sequence[str], vectors: bool) -> Flow[list[Record]]:
         wanted = [id for id in map(self._layout.point_id, ids) if id is not None]
         found: list[Record] = []
         for start in range(0, len(wanted), _PAGE):
-            points = yield from self._ask(
-                "retrieve", ids=wanted[start : start + _PAGE], with_payload=True,
-                with_vectors=self._with(vectors), **self._reads,
-            )  # fmt: skip
+            some = wanted[start : start + _PAGE]
+            points = yield from self._retrieve(some, with_vectors=self._with(vectors))
             found += map(self._layout.record, points)
         return found
 
+    @_in_time
     def count(self, where: Filter | None) -> Flow[int]:
         return (yield from self._count((yield from self._condition(where))))
 
@@ -561,6 +628,7 @@ class QdrantBackend(Backend):
         )
         return int(counted.count)
 
+    @_in_time
     def page(
         self, where: Filter | None, after: Any, limit: int, vectors: bool
     ) -> Flow[tuple[list[Record], Any]]:
@@ -571,11 +639,10 @@ class QdrantBackend(Backend):
     def index_metadata(self, key: str, kind: str) -> Flow[None]:
         self._writable()
         written = indexable(key, self._layout.root)
-        if not self._local:  # local mode has no indexes, so this is only kept in mind
-            yield from self._ask(
-                "create_payload_index", field_name=written, field_schema=INDEXES[kind], wait=True
-            )
-        self._indexes = {**self._indexes, written: INDEXES[kind]}
+        if self._local:  # it has no indexes, so this is only kept in mind
+            self._indexes = {**self._indexes, written: INDEXES[kind]}
+        else:
+            yield from self._index_path(written, INDEXES[kind])
 
     def index_for(self, condition: Keyed) -> str | None:
         return index_for(condition, self._layout.root)
@@ -593,8 +660,7 @@ class QdrantBackend(Backend):
         around = bounds(where, self._dialect)
         between = 0
         if not around.exact:
-            condition = self._excluding(wire.filter_of(around.between))
-            between = yield from self._count(condition)
+            between = yield from self._count(wire.filter_of(around.between))
         first = plan.stages[0][0] if plan.stages else None
         return filtered(
             around,
@@ -607,7 +673,7 @@ class QdrantBackend(Backend):
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
         def scroll(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
-            made = self._excluding(wire.filter_of(condition))
+            made = wire.filter_of(condition)
             points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
             return [(point.id, stranger(point.id, point.payload)) for point in points], after
 
@@ -618,18 +684,17 @@ class QdrantBackend(Backend):
         # Those of others have the names that they gave them, and are only read.
         return [] if self._options.vectors else super().kept(nesting)
 
+    @_in_time
     def stored(self, after: Any, limit: int) -> Flow[tuple[list[Stored], Any]]:
-        points, after = yield from self._scroll(
-            self._excluding(None), after, limit, with_vectors=True
-        )
+        points, after = yield from self._scroll(None, after, limit, with_vectors=True)
         return [as_stored(point) for point in points], after
 
+    @_in_time
     def rewrite(self, mended: Sequence[tuple[Stored, Mapping[str, Matrix]]]) -> Flow[None]:
         self._writable()
-        now = yield from self._ask(
-            "retrieve", ids=[stored.key for stored, _ in mended], with_payload=["id"],
-            with_vectors=["full"], **self._reads,
-        )  # fmt: skip
+        now = yield from self._retrieve(
+            [stored.key for stored, _ in mended], with_payload=["id"], with_vectors=["full"]
+        )
         there = {point.id: as_stored(point).vectors.get("full") for point in now}
         good = [
             (stored.key, vectors)
@@ -659,12 +724,58 @@ class QdrantBackend(Backend):
         }
 
     def _scroll(
-        self, condition: models.Filter | None, after: Any, limit: int, with_vectors: Any
+        self,
+        condition: models.Filter | None,
+        after: Any,
+        limit: int,
+        with_vectors: Any,
+        *,
+        with_payload: Any = True,
     ) -> Flow[tuple[list[Any], Any]]:
-        found: tuple[list[Any], Any] = yield from self._ask(
-            "scroll", scroll_filter=condition, offset=after, limit=limit, with_payload=True,
-            with_vectors=with_vectors, **self._reads,
-        )  # fmt: skip
+        """Return a page of points and where to go on; where it is too large, a smaller one."""
+        while True:
+            try:
+                points, then = yield from self._ask(
+                    "scroll", scroll_filter=condition, offset=after, limit=limit,
+                    with_payload=with_payload, with_vectors=with_vectors, **self._reads,
+                )  # fmt: skip
+            except AnswerTooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 4)
+                continue
+            if not self._local:
+                self._check_advance(after, points, then)
+            return points, then
+
+    def _check_advance(self, after: Any, points: Sequence[Any], then: Any) -> None:
+        """Refuse a page that leads back, or nowhere; a server hands points over by their ids."""
+        if then is None:
+            return
+        places = [None if after is None else _place(after), *(_place(p.id) for p in points)]
+        if not points or any(place is not None and place >= _place(then) for place in places):
+            raise BackendError(
+                f"{self.url}: scroll: it does not advance: after {after} comes {then} with "
+                f"{len(points)} points; a proxy may answer in the server's place"
+            )
+
+    def _retrieve(
+        self, ids: list[Any], *, with_payload: Any = True, with_vectors: Any = False
+    ) -> Flow[list[Any]]:
+        """Return points by their ids, in parts where they are too large together."""
+        try:
+            found: list[Any] = yield from self._ask(
+                "retrieve", ids=ids, with_payload=with_payload, with_vectors=with_vectors,
+                **self._reads,
+            )  # fmt: skip
+        except AnswerTooLarge:
+            if len(ids) == 1:
+                raise
+            found, size = [], -(-len(ids) // 4)
+            for start in range(0, len(ids), size):
+                found += yield from self._retrieve(
+                    ids[start : start + size], with_payload=with_payload, with_vectors=with_vectors
+                )
         return found
 
     def _condition(self, where: Filter | None) -> Flow[models.Filter | None]:
@@ -673,39 +784,42 @@ class QdrantBackend(Backend):
 
     def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
         if where is None:
-            return _Filtered(self._excluding(None), None)
+            return _Filtered(None, None)
         if not self._local and time.monotonic() - self._learnt > _FRESH:
             yield from self._learn()
         dialect = self._dialect
         condition = yield from decided(where, bounds(where, dialect), self._read)
         below = acorn_below(condition, dialect.indexes)
-        return _Filtered(self._excluding(wire.filter_of(condition)), below)
+        return _Filtered(wire.filter_of(condition), below)
 
     @property
     def _dialect(self) -> Dialect:
         layout, indexes = self._layout, {} if self._local else self._indexes
         return Dialect(
             layout.point_id, drift=self._drift, root=layout.root, ours=not self._options.vectors,
-            indexes=indexes, depth=_DEPTH, parsed=not self._local and not self._options.prefer_grpc,
+            indexes=indexes, depth=_DEPTH, parsed=not self._local and not self._driver.speaks_grpc,
         )  # fmt: skip
 
     def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
-        made = self._excluding(wire.filter_of(condition))
+        made = wire.filter_of(condition)
         points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
         return [(point.id, self._layout.record(point)) for point in points], after
 
-    def _excluding(self, condition: models.Filter | None) -> models.Filter | None:
-        """Leave out the reserved point, where there is one."""
-        if not self._reserved:
-            return condition
-        reserved = models.HasIdCondition(has_id=[_RESERVED])
-        return models.Filter(must=[condition] if condition else None, must_not=[reserved])
-
     # Requests
 
-    def _ask(self, method: str, **arguments: Any) -> Flow[Any]:
+    def _ask(
+        self, method: str, *, there: Callable[[], Flow[bool]] | None = None, **arguments: Any
+    ) -> Flow[Any]:
+        """Ask until it is answered; what `there` finds has been done, whatever the answer was."""
         request = Request(method, {"collection_name": self.collection, **arguments})
-        return (yield from retried(request, self._options.retries + 1))
+        return (yield from self._tried(request, there))
+
+    def _tried(self, request: Request, there: Callable[[], Flow[bool]] | None = None) -> Flow[Any]:
+        return (yield from retried(request, self._options.retries + 1, self._seconds, there=there))
+
+    @property
+    def _seconds(self) -> float:
+        return math.inf if self._local else self._options.timeout
 
     @property
     def _full(self) -> str | None:
@@ -772,6 +886,11 @@ def _kind(info: models.PayloadIndexInfo) -> str:
     """Return the kind of a payload index; one of integers may be for equality alone."""
     only = getattr(info.params, "range", None) is False
     return f"{info.data_type.value}_lookup" if only else str(info.data_type.value)
+
+
+def _place(id: Any) -> tuple[int, int]:
+    """Return what orders points as a server does: numbers first, then UUIDs."""
+    return (0, id) if isinstance(id, int) else (1, uuid.UUID(str(id)).int)
 
 
 def _is_error(outcome: Any) -> bool:

@@ -1,7 +1,6 @@
-"""What performs requests on Qdrant: its clients, its errors as ours, tries again as flows.
+"""What performs requests on Qdrant, sync and async, and the flows that try again.
 
-The only file that touches qdrant-client. Requests and pauses are performed in either colour; what
-failed for a while is tried again by a flow, so that both colours do it alike and a test needs no
+What failed for a while is tried again by a flow, so that both ways do it alike and a test needs no
 server.
 """
 
@@ -9,56 +8,64 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock, RLock
-from typing import Any, ClassVar
-
-from qdrant_client import AsyncQdrantClient, QdrantClient, grpc
-from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
-from qdrant_client.http import models
-from qdrant_client.http.exceptions import ResponseHandlingException
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import BackendError, NestvecError, Unavailable
 from ..flow import Flow, arun, run
 from ..processes import abandon, forked, on_fork
+from ..secrets import redacted
+from .qdrant_clients import (
+    UNTIL,
+    AnswerTooLarge,
+    GrpcToRest,
+    QdrantClient,
+    ResponseHandlingException,
+    RestToGrpc,
+    fail_after,
+    grpc,
+    models,
+    opened,
+    opened_async,
+    speaks_grpc,
+)
+from .qdrant_errors import Missing, Refused, Transient, translated
 
 __all__ = [
-    "Close",
-    "Driver",
-    "Pause",
-    "Request",
-    "RestToGrpc",
-    "Together",
-    "Transient",
-    "grpc",
-    "models",
-    "retried",
-]
+    "AnswerTooLarge", "Close", "Driver", "Missing", "Pause", "Refused", "Request", "RestToGrpc",
+    "Together", "Transient", "grpc", "limited", "models", "retried",
+]  # fmt: skip
 
-#: The first wait before another try, in seconds, and the longest, also where the server names it.
+T = TypeVar("T")
+
+#: The first wait before another try, in seconds, and the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0
 
-#: HTTP statuses and gRPC codes of what may work in a moment.
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_PASSING_CODES = frozenset(
-    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN"}
-)
+#: How long a server is asked whether it is in recovery mode.
+_ASIDE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to call a method of the client, or of its raw API, with these arguments."""
+    """A request to call a method of the client, or of its raw API, with these arguments.
+
+    `until` is when it must be answered, on the monotonic clock.
+    """
 
     method: str
     arguments: Mapping[str, Any]
+    until: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +87,91 @@ class Close:
     """A request to let go of the clients."""
 
 
-class Transient(Unavailable):
-    """A failure that may pass: after `wait` seconds where the server said so."""
-
-    wait: float | None = None
+class _OutOfTime(NestvecError):
+    """There is no time left for a pause."""
 
 
-def retried(request: Request, tries: int) -> Flow[Any]:
+def retried(
+    request: Request,
+    tries: int,
+    seconds: float = inf,
+    *,
+    there: Callable[[], Flow[bool]] | None = None,
+) -> Flow[Any]:
     """Yield a request until it is answered, with growing and uneven pauses between the tries.
 
-    Every request is safe to send again: points are written and deleted by their ids. Raises
-    Unavailable after the last try, or at once where the server asks for more than a minute.
+    All of it takes so many seconds at most. Every request is safe to send again: points are
+    written and deleted by their ids. `there` tells of something that is to be made whether it is
+    there now, whatever the server said. Raises Unavailable after the last try, or at once where
+    the server asks for more time than there is, and BackendError where it is in recovery mode.
     """
+    if seconds < inf:
+        request = replace(request, until=min(request.until, time.monotonic() + seconds))
     for done in range(1, tries + 1):
         try:
             return (yield request)
-        except Transient as error:
-            wait = _wait(done, error.wait)
-            if done == tries or wait > _LONGEST_WAIT:
-                times = "once" if done == 1 else f"{done} times"
-                asks = "" if error.wait is None else f"; it asks to wait {error.wait:g} s"
-                raise Unavailable(f"{error} (tried {times}{asks})") from error.__cause__
-        yield Pause(wait)
+        except BackendError as caught:
+            error = caught
+        if there is not None and (yield from there()):
+            return None
+        if not isinstance(error, Transient):
+            raise error
+        if error.failed and done == 1 and (yield from _recovers(request.until)):
+            text = f"{error}; the server is in recovery mode: collections can only be dropped there"
+            raise BackendError(text) from error.__cause__
+        wait = _wait(done, error.wait)
+        late = time.monotonic() + wait > request.until
+        try:
+            if done < tries and not late:
+                yield Pause(wait)
+                continue
+        except _OutOfTime:
+            late = True
+        raise _given_up(error, done, seconds if late else None) from error.__cause__
     raise AssertionError
+
+
+def _given_up(error: Transient, done: int, timeout: float | None) -> Unavailable:
+    """Return the error after the last try; with a timeout it was the time that ended."""
+    told = "tried once" if done == 1 else f"tried {done} times"
+    if error.wait is not None:
+        told += f"; it asks to wait {error.wait:g} s"
+    if timeout is not None:
+        told += f"; timeout={timeout:g} s allows no more"
+    return Unavailable(f"{error} ({told})")
+
+
+def _recovers(until: float) -> Flow[bool]:
+    """Return whether the server says that it is in recovery mode, where it does nothing else."""
+    aside = min(until, time.monotonic() + _ASIDE)
+    try:
+        told = yield Request("http.service_api.telemetry", {"details_level": 1}, aside)
+    except NestvecError:  # it is not told to everybody
+        return False
+    features = getattr(getattr(told, "app", None), "features", None)
+    return bool(getattr(features, "recovery_mode", False))
+
+
+def limited(flow: Flow[T], until: float) -> Flow[T]:
+    """Drive a flow whose requests, tries and pauses end at a time on the monotonic clock."""
+    step: Callable[[], Any] = partial(next, flow)
+    while True:
+        try:
+            request = step()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if isinstance(request, Pause) and time.monotonic() + request.seconds > until:
+            step = partial(flow.throw, _OutOfTime())
+            continue
+        if isinstance(request, Request):
+            request = replace(request, until=min(request.until, until))
+        elif isinstance(request, Together):
+            request = Together([limited(each, until) for each in request.flows])
+        try:
+            step = partial(flow.send, (yield request))
+        except BaseException as error:  # noqa: BLE001  (passed on to the flow)
+            step = partial(flow.throw, error)
 
 
 def _wait(done: int, asked: float | None) -> float:
@@ -112,7 +181,10 @@ def _wait(done: int, asked: float | None) -> float:
 
 
 class Driver:
-    """The clients of one collection's server or directory, each made when it is first asked."""
+    """The clients of one collection's server or directory, each made when it is first asked.
+
+    They belong to a process: a child that is forked makes its own.
+    """
 
     def __init__(
         self, url: str, settings: Mapping[str, Any], *, secret: str | None, parallel: int
@@ -120,47 +192,71 @@ class Driver:
         self.url = url
         self._settings, self._secret, self._parallel = settings, secret, parallel
         self._local: _Local | None = None
-        self._client: QdrantClient | None = None
-        self._aclient: AsyncQdrantClient | None = None
+        self._client: Any = None
+        self._aclient: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._opening = Lock()
+        on_fork(self, Driver._leave)
+
+    def _leave(self) -> None:
+        """Leave the connections to the parent, for whom closing them here would end them."""
+        abandon(self._client, self._aclient, self._loop)
+        self._client = self._aclient = self._loop = None
+        self._opening = Lock()
+
+    @property
+    def speaks_grpc(self) -> bool:
+        """Whether requests go over gRPC; not in a child of a process that did so."""
+        return speaks_grpc(self._settings)
 
     def send(self, request: Any) -> Any:
         if isinstance(request, Pause):
             return time.sleep(request.seconds)
         if isinstance(request, Together):
-            if len(request.flows) == 1:
-                return [self._outcome(request.flows[0])]
-            with ThreadPoolExecutor(min(self._parallel, len(request.flows))) as pool:
-                return list(pool.map(self._outcome, request.flows))
+            return self._together(request)
         if isinstance(request, Close):
             return self.close()
         try:
-            return _done(attrgetter(request.method)(self._open())(**request.arguments))
-        except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
-            raise self._translated(request, error) from self._shown(error)
+            with _ending(request.until):
+                return _done(attrgetter(request.method)(self._open())(**request.arguments))
+        except Exception as caught:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
+            error = caught
+        # Outside, so that what may hold a secret is not its context either.
+        raise self._translated(request, error) from self._shown(error)
 
     async def asend(self, request: Any) -> Any:
         if isinstance(request, Pause):
             return await asyncio.sleep(request.seconds)
         if isinstance(request, Together):
-            turn = asyncio.Semaphore(self._parallel)
-            flows = (self._aoutcome(flow, turn) for flow in request.flows)
-            outcomes = await asyncio.gather(*flows, return_exceptions=True)
-            # Only now, so that nothing goes on by itself behind an error.
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException) and not isinstance(outcome, NestvecError):
-                    raise outcome
-            return outcomes
+            return await self._atogether(request)
         if isinstance(request, Close):
             return await self.aclose()
         if _is_local(self._settings):
-            return await asyncio.to_thread(self.send, request)  # local mode blocks in any colour
+            return await asyncio.to_thread(self.send, request)  # local mode blocks either way
         try:
-            return _done(await attrgetter(request.method)(self._aopen())(**request.arguments))
-        except Exception as error:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
-            raise self._translated(request, error) from self._shown(error)
+            with fail_after(_seconds_until(request.until)):
+                call = attrgetter(request.method)(self._aopen())
+                return _done(await call(**request.arguments))
+        except Exception as caught:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
+            error = caught
+        raise self._translated(request, error) from self._shown(error)
+
+    def _together(self, request: Together) -> list[Any]:
+        if len(request.flows) == 1:
+            return [self._outcome(request.flows[0])]
+        with ThreadPoolExecutor(min(self._parallel, len(request.flows))) as pool:
+            return list(pool.map(self._outcome, request.flows))
+
+    async def _atogether(self, request: Together) -> list[Any]:
+        turn = asyncio.Semaphore(self._parallel)
+        flows = (self._aoutcome(flow, turn) for flow in request.flows)
+        outcomes = await asyncio.gather(*flows, return_exceptions=True)
+        # Only now, so that nothing goes on by itself behind an error.
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NestvecError):
+                raise outcome
+        return outcomes
 
     def _outcome(self, flow: Flow[Any]) -> Any:
         try:
@@ -193,7 +289,7 @@ class Driver:
             if _is_local(self._settings):
                 self._local = self._local or _Local.acquire(self.url, self._settings)
                 return self._local
-            self._client = self._client or QdrantClient(**self._settings)
+            self._client = self._client or opened(self._settings)
             return self._client
 
     def _aopen(self) -> Any:
@@ -201,7 +297,7 @@ class Driver:
         loop = asyncio.get_running_loop()
         if self._aclient is None or self._loop is not loop:
             # A client lives and dies with its event loop: each asyncio.run has another.
-            self._aclient, self._loop = AsyncQdrantClient(**self._settings), loop
+            self._aclient, self._loop = opened_async(self._settings), loop
         return self._aclient
 
     def _check_open(self) -> None:
@@ -212,21 +308,40 @@ class Driver:
         """Return a driver's error as ours, without the secret wherever it may have come from."""
         if isinstance(error, (NestvecError, Warning)):  # a warning where the user made it an error
             return error
-        made = _translate(error)
+        made = translated(error)
         text = f"{self.url}: {request.method.rpartition('.')[2]}: {made}"
-        if self._secret:
-            text = text.replace(self._secret, "…")
-        shown = type(made)(text)
+        shown = type(made)(redacted(text, self._secret))
         if isinstance(made, Transient) and isinstance(shown, Transient):
-            shown.wait = made.wait
+            shown.wait, shown.failed = made.wait, made.failed
         return shown
 
     def _shown(self, error: Exception) -> BaseException | None:
         """Return the error as a cause that a traceback may print, None where it has the secret."""
         if isinstance(error, (NestvecError, Warning)):
             return error.__cause__
-        told = f"{error} {error!r}"
-        return None if self._secret and self._secret in told else error
+        before: BaseException | None = error
+        while before is not None:
+            told = f"{before} {before!r}"
+            if self._secret and redacted(told, self._secret) != redacted(told):
+                return None
+            before = before.__cause__ or before.__context__
+        return error
+
+
+@contextmanager
+def _ending(until: float) -> Iterator[None]:
+    """Give the request that is made here its end. Raises TimeoutError where that is past."""
+    token = UNTIL.set(until)
+    try:
+        if _seconds_until(until) == 0:
+            raise TimeoutError
+        yield
+    finally:
+        UNTIL.reset(token)
+
+
+def _seconds_until(until: float) -> float | None:
+    return None if until == inf else max(0.0, until - time.monotonic())
 
 
 def _is_local(settings: Mapping[str, Any]) -> bool:
@@ -355,52 +470,3 @@ def _done(answer: Any) -> Any:
     if isinstance(answer, models.UpdateResult) and answer.status != models.UpdateStatus.COMPLETED:
         raise Transient(f"the write is {answer.status.value}, but not applied yet")
     return answer
-
-
-def _translate(error: Exception) -> BackendError:
-    """Return what a driver's error says; whether it may pass is in its type."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        told = f"answered {status}: {_told(getattr(error, 'content', b''))}"
-        return Transient(told) if status in _PASSING else BackendError(told + _advice(status, told))
-    asked = getattr(error, "retry_after_s", None)
-    if asked is not None or "Retry-After" in str(error):
-        made = Transient(f"answered 429: too many requests ({error})")
-        made.wait = asked
-        return made
-    code = getattr(error, "code", None)
-    if callable(code):
-        name, details = code().name, str(error.details())  # type: ignore[attr-defined]
-        passing = name in _PASSING_CODES
-        return (Transient if passing else BackendError)(f"answered {name}: {details[:300]}")
-    if isinstance(error, ResponseHandlingException):
-        source = error.source
-        if not isinstance(source, ValueError):
-            return Transient(f"no answer ({type(source).__name__}: {source})")
-        return Transient("the answer is not one of Qdrant's; is the URL right?")
-    if isinstance(error, json.JSONDecodeError):
-        return Transient("the answer was cut off, or is not one of Qdrant's; is the URL right?")
-    return BackendError(f"refused: {error}")
-
-
-def _advice(status: int, told: str) -> str:
-    """Return what to do about a refusal."""
-    if "Index required" in told:  # strict mode, which Qdrant Cloud has by default
-        return "; here that is store.index_metadata(key, kind), or payload_indexes"
-    if status == 401 or (status == 403 and "trict mode" not in told):
-        return "; check api_key, or QDRANT_API_KEY"
-    if status == 413:
-        return (
-            "; a document is too long for one request, or a filter leaves too many documents to "
-            "nestvec, as store.explain tells; the server's setting is max_request_size_mb"
-        )
-    return ""
-
-
-def _told(content: bytes) -> str:
-    """Return what an error's body says."""
-    try:
-        message = str(json.loads(content)["status"]["error"])
-    except (ValueError, KeyError, TypeError):
-        message = content.decode(errors="replace")
-    return message[:300]

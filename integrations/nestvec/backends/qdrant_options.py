@@ -29,10 +29,13 @@ class QdrantOptions:
     api_key: str | None = field(default=None, repr=False)
     prefer_grpc: bool = False
     grpc_port: int = 6334
-    #: Seconds for one request.
+    #: Seconds for one search, get, count or page, or for one batch of a write: for all tries,
+    #: pauses, connecting, and reading the answer.
     timeout: float = 60.0
     #: How often a request that failed for a while is sent again; pauses grow from 0.2 s.
     retries: int = 5
+    #: How large an answer may be, unpacked.
+    max_response_bytes: int = 64 * 2**20
     #: How many requests of one batch of records are under way at once.
     parallel: int = 4
     #: Replicas that must agree on what is read: a number, "majority", "quorum" or "all".
@@ -71,7 +74,9 @@ class QdrantOptions:
     metadata_key: str = "metadata"
 
     def __post_init__(self) -> None:
-        for name, least in (("retries", 0), ("parallel", 1), ("grpc_port", 1)):
+        for name, least in (
+            ("retries", 0), ("parallel", 1), ("grpc_port", 1), ("max_response_bytes", 65_536)
+        ):  # fmt: skip
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ConfigError(
                     f"{name} is a whole number from {least}, got {_shown(self, name)}"
@@ -99,21 +104,23 @@ class QdrantOptions:
         self.graph()
         self.optimizers()
 
-    def graph(self) -> models.HnswConfigDiff:
-        """Return the settings of the first field's graph."""
+    def graph(self) -> models.HnswConfigDiff | None:
+        """Return the settings of the first field's graph, None for the server's own.
+
+        An empty object would never come out of a cluster's consensus as it went in, so the server
+        would wait for it until its time-out.
+        """
         given = dict(self.hnsw_config)
         if self.tenant_key is not None:
             # A common graph would link the tenants; theirs are linked apart (is_tenant, payload_m).
             given = {"payload_m": given.get("m", 16), **given, "m": 0}
-        return _model("hnsw_config", models.HnswConfigDiff, given)  # type: ignore[no-any-return]
+        made = _model("hnsw_config", models.HnswConfigDiff, given)
+        return _said(made)  # type: ignore[no-any-return]
 
     def optimizers(self) -> models.OptimizersConfigDiff | None:
         """Return the settings of the optimizers, None for the server's own."""
-        if not self.optimizers_config:
-            return None
-        return _model(  # type: ignore[no-any-return]
-            "optimizers_config", models.OptimizersConfigDiff, self.optimizers_config
-        )
+        made = _model("optimizers_config", models.OptimizersConfigDiff, self.optimizers_config)
+        return _said(made)  # type: ignore[no-any-return]
 
     def sharding(self) -> dict[str, Any]:
         """Return how a new collection is spread over a cluster, without what is not given."""
@@ -143,6 +150,11 @@ def _model(name: str, kind: Any, given: Mapping[str, Any]) -> Any:
         wrong = ": ".join(line.strip() for line in str(error).splitlines()[1:3])
         known = ", ".join(kind.model_fields)
         raise ConfigError(f"{name}: {wrong}; its settings are {known}") from None
+
+
+def _said(made: Any) -> Any:
+    """Return a model, None where nothing is said by it: also where it was given as null."""
+    return made if made.model_dump(exclude_none=True) else None
 
 
 def local(url: str, options: QdrantOptions) -> dict[str, Any]:
@@ -180,6 +192,7 @@ def remote(url: str, options: QdrantOptions, key: str | None) -> dict[str, Any]:
         "grpc_port": options.grpc_port,
         "prefer_grpc": options.prefer_grpc,
         "timeout": options.timeout,
+        "max_response_bytes": options.max_response_bytes,
         # As a header, since the client would warn of its own about http, once a client.
         "headers": {"api-key": key} if key else None,
         # It compares versions in a thread, whose warning nobody can catch.

@@ -76,11 +76,22 @@ def new_vector(vector: Vector) -> Any:
     return models.DenseVectorNameConfig(dense=dense)
 
 
-def changed_params(vector: Vector, options: QdrantOptions) -> dict[str, models.VectorParamsDiff]:
-    """Return the settings of a vector that is there: its graph, its quantisation, its place."""
+def changed_params(
+    vector: Vector, options: QdrantOptions, m: int
+) -> dict[str, models.VectorParamsDiff]:
+    """Return the settings of a vector that is there: its graph, its quantisation, its place.
+
+    `m` is what the collection's graphs have where nothing else is said, which has to be said of a
+    vector that had none.
+    """
     made = _vector_params(vector, options)
+    graph = made.hnsw_config
+    if vector.first:
+        given = {} if graph is None else graph.model_dump(exclude_none=True)
+        links = given.get("m", m)
+        graph = models.HnswConfigDiff(**{"m": links, "payload_m": links, **given})
     changed = models.VectorParamsDiff(
-        hnsw_config=made.hnsw_config,
+        hnsw_config=graph,
         quantization_config=made.quantization_config,
         on_disk=made.on_disk,
     )
