@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -20,15 +21,17 @@ from typing import Any
 from nestvec import sizing
 from nestvec.nesting import Field
 
-from . import edge, postgres, report
+from . import edge, postgres, qdrant, report
 from .contenders import Contender
 from .limits import Group, NoLimit, drop_cache, limited
 from .machine import machine, versions
 from .measure import Chosen, Pace, Way, apart, choose, measure, prepare
-from .servers import Server
+from .servers import PostgresServer, QdrantServer, Server
 from .vectors import GLOSSES, KINDS, Data, NoVectors, make
 
-CONTENDERS = {"edge": edge.CONTENDERS, "postgres": postgres.CONTENDERS}
+CONTENDERS = {
+    "edge": edge.CONTENDERS, "postgres": postgres.CONTENDERS, "qdrant": qdrant.CONTENDERS,
+}  # fmt: skip
 
 #: What --quick measures: one small size, everybody.
 QUICK = {
@@ -147,16 +150,22 @@ class Run:
         state: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         place = self._place(engine, data)
         how = (contender, data, place, self.asked.target, self.asked.budget)
+        setting = None
+        if contender.like:
+            (other,) = (each for each in CONTENDERS[engine] if each.name == contender.like)
+            setting = self._prepared(engine, other, data)["chosen"]["setting"]
         if not state:
             self._check_time()
             if engine == "edge":
                 shutil.rmtree(Path(place) / contender.slug, ignore_errors=True)
-            loaded, chosen = apart(partial(prepare, sample=self.asked.sample), *how)
+            loaded, chosen = apart(
+                partial(prepare, sample=self.asked.sample, setting=setting), *how
+            )
             state = {"loaded": asdict(loaded) | {"at": now()}, "chosen": self._told(chosen)}
             say(f"  {contender.name}: written {loaded.write_s:.0f} s, built {loaded.build_s:.0f} s")
         elif state["chosen"]["target"] != self.asked.target:
             self._check_time()
-            state["chosen"] = self._told(apart(choose, *how))
+            state["chosen"] = self._told(apart(partial(choose, setting=setting), *how))
         file.write_text(json.dumps(state))
         given = state["chosen"]
         say(f"  {contender.name}: recall {given['recall']:.4f} with {given['setting']}")
@@ -246,9 +255,11 @@ class Run:
         directory = self._directory(engine, data) / "data"
         if engine == "edge":
             return str(directory)
-        if self.server is None or self.server.directory != directory:
+        if self.server is None or self.server.directory.resolve() != directory.resolve():
             self._stop()
-            self.server = Server(directory)
+            binary = self.asked.qdrant_binary
+            made = QdrantServer(directory, binary) if engine == "qdrant" else None
+            self.server = made or PostgresServer(directory)
         return self.server.url
 
     def _check_time(self, needed: float = 0.0) -> None:
@@ -283,7 +294,13 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="everybody on 5,000 vectors, about three minutes on two cores",
     )
-    run.add_argument("--engines", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
+    run.add_argument("--engines", nargs="+", choices=CONTENDERS, help="all that there are here")
+    run.add_argument(
+        "--qdrant-binary",
+        type=Path,
+        default=os.environ.get("NESTVEC_QDRANT"),
+        help="of a Qdrant server, or NESTVEC_QDRANT; without it no server is measured",
+    )
     run.add_argument("--vectors", nargs="+", choices=KINDS, default=["synthetic"])
     run.add_argument("--sizes", nargs="+", type=int, default=[50_000, 200_000, 1_000_000])
     run.add_argument("--dim", type=int, default=1_024, help="of synthetic vectors")
@@ -329,6 +346,11 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
+    if asked.engines is None:
+        asked.engines = [name for name in CONTENDERS if name != "qdrant" or asked.qdrant_binary]
+    if "qdrant" in asked.engines and not asked.qdrant_binary:
+        print("error: give --qdrant-binary for the engine qdrant", file=sys.stderr)
+        return 2
     try:
         sets = Run(asked).sets()
     except Enough:

@@ -63,6 +63,9 @@ class Contender(ABC):
     #: What a node of the graph is linked to; the engines' own number, or more.
     links: int = 16
 
+    #: The contender whose setting it takes; empty where it chooses its own.
+    like: str = ""
+
     #: nestvec, a single vector written by hand, or a framework's store.
     side = "single"
 

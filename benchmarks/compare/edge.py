@@ -37,7 +37,7 @@ from .contenders import (
 )  # fmt: skip
 from .vectors import Data, K
 
-__all__ = ["CONTENDERS"]
+__all__ = ["CONTENDERS", "llama_nodes", "of_files"]
 
 _BATCH = 512
 
@@ -65,7 +65,7 @@ class EdgeNested(Nested):
             first = store.nesting.fields[0]
             vector = "full" if first.full else first.name
         shard = Path(place) / self.slug / "shard"
-        return _loaded(shard, vector, len(data), written, total - written)
+        return of_files(shard, vector, len(data), written, total - written)
 
     @contextmanager
     def opened(self, data: Data, place: str) -> Iterator[Client]:  # noqa: ARG002
@@ -126,7 +126,7 @@ class Single(Contender):
         shard.flush()
         total = time.perf_counter() - started
         shard.close()
-        return _loaded(directory, "full", len(data), written, total - written)
+        return of_files(directory, "full", len(data), written, total - written)
 
     @contextmanager
     def opened(self, data: Data, place: str) -> Iterator[Client]:  # noqa: ARG002
@@ -160,17 +160,21 @@ def _read(row: Any) -> Any:
     return memoryview(numbers)
 
 
-def _loaded(shard: Path, vector: str, rows: int, written: float, build: float) -> Loaded:
-    """Return what the files of a shard say; blocks count, since files are made larger ahead."""
+def of_files(shard: Path, vector: str, rows: int, written: float, build: float) -> Loaded:
+    """Return what the files of a shard say; blocks count, since files are made larger ahead.
+
+    `vector` is the name of the one that is searched, "" the unnamed one.
+    """
     index, quantised, raw, ids, disk = 0, 0, 0, 0, 0
+    suffix = vector and f"-{vector}"
     for file in shard.rglob("*"):
         if not file.is_file():
             continue
         size, parts = file.stat().st_blocks * 512, set(file.parts)
         disk += size
-        if f"vector_index-{vector}" in parts:
+        if f"vector_index{suffix}" in parts:
             index += size
-        elif f"vector_storage-{vector}" in parts:
+        elif f"vector_storage{suffix}" in parts:
             if file.name.startswith("quantized"):
                 quantised += size
             else:
@@ -192,8 +196,12 @@ class Local(Contender):
     side = "framework"
     most = 20_000
 
-    def store(self, client: Any, rows: list[list[float]]) -> Any:
+    def store(self, client: Any, rows: list[list[float]], collection: str = "docs") -> Any:
         """Return the framework's store; `rows` are the vectors of the texts that come next."""
+        raise NotImplementedError
+
+    def payload(self, record: Record) -> dict[str, Any]:
+        """Return what differs between a document's payload and another's."""
         raise NotImplementedError
 
     def add(self, store: Any, rows: list[list[float]], data: Data, batch: Sequence[int]) -> float:
@@ -245,7 +253,7 @@ class Local(Contender):
 class LangChainLocal(Local):
     """langchain-qdrant."""
 
-    def store(self, client: Any, rows: list[list[float]]) -> Any:
+    def store(self, client: Any, rows: list[list[float]], collection: str = "docs") -> Any:
         from langchain_core.embeddings import Embeddings
         from langchain_qdrant import QdrantVectorStore
 
@@ -258,7 +266,10 @@ class LangChainLocal(Local):
             def embed_query(self, text: str) -> list[float]:  # noqa: ARG002
                 return rows[0]
 
-        return QdrantVectorStore(client, "docs", Ready(), validate_collection_config=False)
+        return QdrantVectorStore(client, collection, Ready(), validate_collection_config=False)
+
+    def payload(self, record: Record) -> dict[str, Any]:
+        return {"page_content": record.text, "metadata": dict(record.metadata)}
 
     def add(self, store: Any, rows: list[list[float]], data: Data, batch: Sequence[int]) -> float:
         records = list(data.records(batch[0], batch[-1] + 1))
@@ -280,10 +291,13 @@ class LangChainLocal(Local):
 class LlamaIndexLocal(Local):
     """llama-index-vector-stores-qdrant."""
 
-    def store(self, client: Any, rows: list[list[float]]) -> Any:  # noqa: ARG002
+    def store(self, client: Any, rows: list[list[float]], collection: str = "docs") -> Any:  # noqa: ARG002
         from llama_index.vector_stores.qdrant import QdrantVectorStore
 
-        return QdrantVectorStore("docs", client=client)
+        return QdrantVectorStore(collection, client=client)
+
+    def payload(self, record: Record) -> dict[str, Any]:
+        return dict(record.metadata)
 
     def add(self, store: Any, rows: list[list[float]], data: Data, batch: Sequence[int]) -> float:  # noqa: ARG002
         nodes = llama_nodes(data, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 __all__ = ["Goal", "Row", "Set", "goals", "in_words"]
@@ -71,8 +72,8 @@ def hot(row: Row) -> float:
 
 def goals(made: Set) -> list[Goal]:
     """Return every aim of an engine with what was measured of it."""
-    of_engine = _postgres(made) if made.raw["engine"] == "postgres" else _edge(made)
-    return [*of_engine, _limited(made)]
+    of_engine = {"postgres": _postgres, "edge": _edge, "qdrant": _qdrant}[made.raw["engine"]]
+    return [*of_engine(made), _limited(made)]
 
 
 def _postgres(made: Set) -> Iterator[Goal]:
@@ -117,6 +118,50 @@ def _edge(made: Set) -> Iterator[Goal]:
         yield _against(peer, aim, said, _reach(best, peer) >= 1)
 
 
+def _qdrant(made: Set) -> Iterator[Goal]:
+    tuned = [row for row in made.rows if row["name"].endswith(", tuned")]
+    ours = max((row for row in tuned if row["chosen"]["reached"]), key=qps, default=None)
+    yield _faster("after `tune` ≥ 0.9 × the queries/s of the best single vector by hand", ours,
+                  made.fastest("single"), 0.9, headline=True)  # fmt: skip
+    for way, least in (("REST", 2.0), ("gRPC", 1.2)):
+        yield _same_plan(made, way)
+        aim = f"writing ≥ {least:g} × `upload_points` over {way}"
+        ours_s, theirs_s = (_rates(made, side, way) for side in ("nestvec", "single"))
+        if not ours_s or not theirs_s:
+            yield Goal(aim, "", None)
+            continue
+        times = median(ours_s) / median(theirs_s)
+        yield Goal(aim, f"{times:.2f} × (medians)", times >= least)
+
+
+def _same_plan(made: Set, way: str) -> Goal:
+    aim = f"the same plan ≤ 1.10 × the time of the request by qdrant-client over {way}"
+    rows = {row["name"]: row for row in made.rows if _way(row) == way}
+    times = {
+        name: rows[name]["measured"]["p50"] / row["measured"]["p50"]
+        for by_hand, row in rows.items()
+        if (name := by_hand.replace("by hand", "nestvec")) in rows and name != by_hand
+    }
+    if not times:
+        return Goal(aim, "", None)
+    worst = max(times, key=lambda name: times[name])
+    said = f"{median(times.values()):.2f} × at the median, at most {times[worst]:.2f} × ({worst})"
+    return Goal(aim, said, times[worst] <= 1.1)
+
+
+def _way(row: Row) -> str:
+    return "REST" if row["name"].endswith(", REST") else "gRPC"
+
+
+def _rates(made: Set, side: str, way: str) -> list[float]:
+    """Return documents a second of those who wrote over REST or gRPC."""
+    return [
+        row["loaded"]["written_rows"] / row["loaded"]["write_s"]
+        for row in made.rows
+        if row["side"] == side and _way(row) == way
+    ]
+
+
 def _reach(row: Row, peer: Row) -> float:
     """Return how far a plan is towards either of two ways to beat a peer; from 1 on it does."""
     speed, share = qps(row) / qps(peer), hot(row) / hot(peer)
@@ -149,7 +194,8 @@ def _faster(
 
 def _limited(made: Set) -> Goal:
     aim = "in the memory limit ≥ 10 × the full float32 index"
-    name = "Edge float32" if made.raw["engine"] == "edge" else "psycopg float32"
+    peers = {"edge": "Edge float32", "postgres": "psycopg float32", "qdrant": "Qdrant float32"}
+    name = peers[made.raw["engine"]]
     full = made.named(name)
     ours = [
         row

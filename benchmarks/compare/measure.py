@@ -71,15 +71,21 @@ def apart(function: Callable[..., Some], *args: Any) -> Some:
 
 
 def prepare(
-    contender: Contender, data: Data, place: str, target: float, budget: float, *, sample: int
+    contender: Contender, data: Data, place: str, target: float, budget: float,
+    *, sample: int, setting: Setting | None = None,
 ) -> tuple[Loaded, Chosen]:  # fmt: skip
     """Load a contender and choose its setting."""
     loaded = contender.load(data, place, sample)
-    return loaded, choose(contender, data, place, target, budget)
+    return loaded, choose(contender, data, place, target, budget, setting=setting)
 
 
-def choose(contender: Contender, data: Data, place: str, target: float, budget: float) -> Chosen:
+def choose(
+    contender: Contender, data: Data, place: str, target: float, budget: float,
+    *, setting: Setting | None = None,
+) -> Chosen:  # fmt: skip
     """Try each ladder of settings up to its first that reaches the target; take the fastest.
+
+    With a `setting` that one is tried and no other.
 
     A ladder whose widest setting finds far too little is left out. After `budget` seconds, as soon
     as one has reached the target, the ladders that are left are not tried.
@@ -87,7 +93,7 @@ def choose(contender: Contender, data: Data, place: str, target: float, budget: 
     until = time.perf_counter() + budget
     tried: list[_Tried] = []
     with contender.opened(data, place) as client:
-        ladders = contender.ladders(data.dim)
+        ladders = contender.ladders(data.dim) if setting is None else [[setting]]
         asked = _Asked(client, data.queries, data.truth)
         if len(ladders) == len(ladders[0]) == 1:  # there is nothing to choose
             tried, ladders = [asked.all(ladders[0][0])], []

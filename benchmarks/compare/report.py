@@ -19,7 +19,7 @@ _OPEN, _CLOSE = "<!-- benchmarks, written by the command below -->", "<!-- /benc
 
 _PICTURE = "benchmarks.svg"
 
-_ENGINES = {"edge": "Edge", "postgres": "Postgres"}
+_ENGINES = {"edge": "Edge", "postgres": "Postgres", "qdrant": "A Qdrant server"}
 
 _HEAD = """# Benchmarks
 
@@ -238,6 +238,8 @@ def title(made: Set) -> str:
 
 def setting(row: Row) -> str:
     given = row["chosen"]["setting"]
+    if given.get("funnel", "") is None:
+        return "its own plan"
     if "funnel" in given:
         return f"`{given['funnel']}`"
     return ", ".join(f"{name} {value:g}" for name, value in given.items()) or "exact"
