@@ -31,6 +31,7 @@ from nestvec.backends.points import payload, point_id
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.collection import Collection
 from nestvec.funnel import plan
+from nestvec.opening import Place
 
 NESTING = Nesting.of((64, 256), 1024)
 ROUNDS = 11
@@ -69,7 +70,9 @@ def open_store(url: str) -> nestvec.Store:
     """Return a store on a collection that nobody made: a server that forgets has none."""
     backend = QdrantBackend(url, "docs", QdrantOptions())
     backend._write_as(NESTING)  # noqa: SLF001
-    return nestvec.Store(Collection(backend, Head(NESTING), None, 512))
+    return nestvec.Store(
+        Collection(backend, Head(NESTING), None, 512), Place(url, "docs", None, None, 512, {})
+    )
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
