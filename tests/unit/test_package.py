@@ -17,7 +17,7 @@ PACKAGE = Path(nestvec.__file__).parent
 #: A module imports from its own layer and the layers before it.
 LAYERS = [
     {"errors"},
-    {"options", "secrets", "unbuilt"},
+    {"options", "processes", "secrets", "unbuilt"},
     {"urls"},
     {"flow", "nesting"},
     {"records"},
