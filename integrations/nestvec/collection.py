@@ -248,10 +248,12 @@ class Collection:
 
         What was tuned for k hits lets more through for a query of more. Raises FunnelError.
         """
+        given = funnel is not None
         if funnel is None and self.tuned is not None and self.tuned.certificate is not None:
             wanted = check_count("k", k, 1) + check_count("offset", offset, 0)
             funnel = widened(self.tuned, self.tuned.certificate.k, wanted)
-        return plan(funnel, self.nesting, k, offset)
+        steps = replace(plan(funnel, self.nesting, k, offset), given=given)
+        return self.backend.within(steps)
 
     def remember(self, tuned: Tuned) -> Flow[None]:
         """Make a measured plan the collection's default, also for whoever opens it later."""
@@ -451,16 +453,18 @@ class Collection:
         yield from self.backend.search(queries, steps, where)
         stages, before = [], 0.0
         for done in range(1, len(steps.stages) + 1):
-            part = Plan(steps.stages[:done], k, knobs=steps.knobs)
+            part = replace(steps, stages=steps.stages[:done])
             leaving, ms = yield from _timed(self.backend.candidates(queries, part, where))
             name = part.stages[-1][0].name
             stages.append(StageTrace(name, entering, leaving, max(0.0, ms - before)))
             entering, before = leaving, ms
         hits, ms = yield from _timed(self.backend.search(queries, steps, where))
         stages.append(StageTrace("full", entering, len(hits), max(0.0, ms - before)))
-        exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
-        found = {hit.id for hit in hits} & {hit.id for hit in exact}
-        overlap = len(found) / len(exact) if exact else 1.0
+        overlap = exact_ms = None
+        if self.backend.scans:
+            exact, exact_ms = yield from _timed(self.backend.search(queries, Plan((), k), where))
+            found = {hit.id for hit in hits} & {hit.id for hit in exact}
+            overlap = len(found) / len(exact) if exact else 1.0
         served: FilterTrace | None = None
         warnings: tuple[str, ...] = ()
         if where is not None:

@@ -108,11 +108,12 @@ def trace(made: Trace) -> None:
             f"{stage.milliseconds:.2f}",
         )  # fmt: skip
     _console().print(table)
-    say(
-        f"funnel {made.funnel}: {made.milliseconds:.2f} ms; exact search: "
-        f"{made.exact_milliseconds:.2f} ms; overlap with it: {made.overlap:.0%}"
-    )
-
+    beside = "the collection allows no exact search beside it"
+    if made.overlap is not None:
+        beside = (
+            f"exact search: {made.exact_milliseconds:.2f} ms; overlap with it: {made.overlap:.0%}"
+        )
+    say(f"funnel {made.funnel}: {made.milliseconds:.2f} ms; {beside}")
     if made.filter is not None:
         served = made.filter
         by = f"indexes on {', '.join(served.indexes)}" if served.indexes else "no index"
@@ -126,11 +127,10 @@ def trace_line(made: Trace) -> None:
     stages = ", ".join(
         f"{stage.field} {stage.candidates_in:,} → {stage.candidates_out:,}" for stage in made.stages
     )
-    say(
-        f"  funnel {stages} in {made.milliseconds:.1f} ms, overlap with exact search "
-        f"{made.overlap:.0%}",
-        style="dim",
-    )
+    said = f"  funnel {stages} in {made.milliseconds:.1f} ms"
+    if made.overlap is not None:
+        said += f", overlap with exact search {made.overlap:.0%}"
+    say(said, style="dim")
 
 
 def figures(made: Figures) -> None:

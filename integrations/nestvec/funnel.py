@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -132,13 +132,15 @@ class Funnel:
 class Plan:
     """A funnel that fits a nesting, for k hits after an offset: what a backend runs.
 
-    `stages` pairs each field with its limit; it is empty for an exact scan.
+    `stages` pairs each field with its limit; it is empty for an exact scan. `given` says that this
+    funnel was asked for, and is no default that an engine may cut to its limits.
     """
 
     stages: tuple[tuple[Field, int], ...]
     k: int
     offset: int = 0
     knobs: Knobs = Knobs()
+    given: bool = field(default=True, compare=False)
 
     @property
     def limit(self) -> int:

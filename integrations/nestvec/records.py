@@ -94,7 +94,8 @@ class FilterTrace:
 class Trace:
     """What happened at each stage of one query.
 
-    `overlap` is the share of the exact answer's ids that the funnel found, in [0, 1]. `warnings`
+    `overlap` is the share of the exact answer's ids that the funnel found, in [0, 1]; it is None,
+    and so is the time of the exact search, where the collection allows none. `warnings`
     say what makes the query slow, such as an index that is lacking, and what to do.
     """
 
@@ -102,8 +103,8 @@ class Trace:
     stages: tuple[StageTrace, ...]
     hits: tuple[Hit, ...]
     milliseconds: float
-    exact_milliseconds: float
-    overlap: float
+    exact_milliseconds: float | None
+    overlap: float | None
     filter: FilterTrace | None = None
     warnings: tuple[str, ...] = ()
 

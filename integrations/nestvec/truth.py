@@ -77,8 +77,11 @@ def exact_answers(
     """Return the exact answers of queries in their order, of about as many as `seconds` allow.
 
     One pass over all documents ends when it ends, and answers no less than half of the queries.
-    Queries whose answer is empty, because nothing matches their filter, are left out.
+    Queries whose answer is empty, because nothing matches their filter, are left out. Where the
+    engine may not scan there is a pass for each filter.
     """
+    if not collection.backend.scans:
+        return (yield from _by_passes(collection, asked, k, tell))
     engine_time = 0.0
     answers: list[Answer] = []
     free = all(query.where is None for query in asked)
@@ -127,12 +130,26 @@ def _pass_time(collection: Collection, queries: int) -> Flow[tuple[float, float]
     return spent[0] * total / max(1, counted), spent[1] * total / max(1, counted)
 
 
+def _by_passes(
+    collection: Collection, asked: Sequence[Asked], k: int, tell: Callable[[], None]
+) -> Flow[list[Answer]]:
+    alike: dict[str, list[Asked]] = {}
+    for query in asked:
+        alike.setdefault(repr(query.where), []).append(query)
+    found: dict[int, Answer] = {}
+    for some in alike.values():
+        for answer in (yield from _by_pass(collection, some, k, tell)):
+            found[id(answer.asked)] = answer
+    return [found[id(query)] for query in asked if id(query) in found]
+
+
 def _by_pass(
     collection: Collection, asked: Sequence[Asked], k: int, tell: Callable[[], None]
 ) -> Flow[list[Answer]]:
+    """Return the answers of queries with the same filter."""
     queries = np.stack([query.queries["full"] for query in asked])
     best = _Best(len(asked), k + 1)
-    reading = Pages(collection)
+    reading = Pages(collection, where=asked[0].where)
     while (page := (yield from reading.next())) is not None:
         ids, rows = page
         best.add(ids, queries @ rows.T)
@@ -141,18 +158,20 @@ def _by_pass(
 
 
 class Pages:
-    """All documents with vectors, some thousands at a time: `next` returns ids and unit rows."""
+    """Documents with vectors, some thousands at a time: `next` returns ids and unit rows."""
 
-    def __init__(self, collection: Collection, chunk: int = _CHUNK) -> None:
+    def __init__(
+        self, collection: Collection, chunk: int = _CHUNK, *, where: Filter | None = None
+    ) -> None:
         self.collection, self.after, self.ended = collection, None, False
-        self.chunk = chunk
+        self.chunk, self.where = chunk, where
 
     def next(self) -> Flow[tuple[list[str], Matrix] | None]:
         """Return the next ids and their (n, dim) unit rows, None at the end."""
         records: list[Record] = []
         while not self.ended and len(records) < self.chunk:
             some, self.after = yield from self.collection.backend.page(
-                None, self.after, _PAGE, vectors=True
+                self.where, self.after, _PAGE, vectors=True
             )
             records += [record for record in some if record.vector is not None]
             self.ended = self.after is None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -226,7 +227,7 @@ class _Run:
         indexed = [entry for entry in entries if entry.indexed] or entries[:1]
         self.reference = _Grid(indexed[0], self.goal.k, self.count).at(0, 0)
         exact = self._new(Funnel(()))
-        for answer in self.choosing[:_ROUND]:
+        for answer in self.choosing[:_ROUND] if self.backend.scans else ():
             if exact.n > 2 and self.clock.until(_EXACT_SHARE) < 0:
                 break
             yield from self._ask_both(answer, exact)
@@ -396,7 +397,7 @@ class _Run:
         """Let a later field, or the first field's own numbers, thin out the candidates."""
         first, knobs = best.funnel.stages[0], replace(best.funnel.knobs, oversampling=None)
         makers: list[Callable[[int, int], Funnel]] = []
-        for other in self.nesting.fields[:-1]:
+        for other in filter(self.backend.thins, self.nesting.fields[:-1]):
             if other.nbytes > entry.field.nbytes and not (other.full and entry.field.full):
                 name = other.name
                 makers.append(
@@ -405,13 +406,16 @@ class _Run:
                     )
                 )
         if entry.oversampling and not entry.field.full:
+            times = entry.most_oversampling or math.inf
             makers.append(
                 lambda many, few: Funnel(
-                    (Stage(first.field, few),), replace(knobs, oversampling=many / few)
+                    (Stage(first.field, few),), replace(knobs, oversampling=min(times, many / few))
                 )
             )
+        most = entry.most or sys.maxsize
         for make in makers:
-            for many in (best.candidates, math.ceil(best.candidates * _STEP**2)):
+            for more in (1, _STEP**2):
+                many = min(most, math.ceil(best.candidates * more))
                 few = [limit for limit in _steps(self.goal.k, many) if limit < many]
                 if few and (yield from self._good(make(many, few[-1]), end)):
                     at = yield from self._least(lambda i: make(many, few[i]), len(few), end)  # noqa: B023
@@ -609,13 +613,13 @@ class _Run:
         from .reach import reach
 
         self.clock.tell("looking for what would reach the target", 0.99)
-        advice = [
-            Advice("an exact scan", 'funnel="exact"', None, 0, self._trial(exact).p50),
-            *(yield from reach(
-                self.collection, self.choosing, k=self.goal.k, target=self.goal.target,
-                engine=self.engine, count=self.count, seed=self.goal.seed,
-            )),
-        ]  # fmt: skip
+        advice = yield from reach(
+            self.collection, self.choosing, k=self.goal.k, target=self.goal.target,
+            engine=self.engine, count=self.count, seed=self.goal.seed,
+        )  # fmt: skip
+        if self.backend.scans:
+            scan = Advice("an exact scan", 'funnel="exact"', None, 0, self._trial(exact).p50)
+            advice = [scan, *advice]
         return tuple(advice)
 
 
@@ -633,12 +637,14 @@ class _Grid:
     def __init__(self, entry: Entry, k: int, count: int, *, inside: bool = False) -> None:
         self.entry, self.k, self.inside = entry, k, inside
         most = min(max(_MOST, 2 * k), k * _MOST_TIMES, count)
-        if entry.most_ef is not None:
-            most = min(most, entry.most_ef)
+        times = entry.most_oversampling if inside else None
+        for limit in (entry.most_ef, entry.most, None if times is None else int(k * times)):
+            most = most if limit is None else min(most, limit)
         self.limits = _steps(k, max(most, k))
         self.knobs = [Knobs()]
         if entry.most_ef is not None:
-            self.knobs = [Knobs(ef=ef) for ef in _steps(max(16, k), min(entry.most_ef, 1_024))]
+            widest = min(entry.most_ef, 1_024)
+            self.knobs = [Knobs(ef=ef) for ef in _steps(min(max(16, k), widest), widest)]
         elif entry.lists is not None:
             self.knobs = [Knobs(probes=probes) for probes in _steps(1, entry.lists)]
 

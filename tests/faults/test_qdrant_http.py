@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nestvec
-from nestvec import BackendError, CollectionMismatch, ConfigError, F, NestvecError, Unavailable
+from nestvec import BackendError, CollectionMismatch, ConfigError, F, FilterError, NestvecError, Unavailable
 
 from ..rest_server import Fault, RestServer, running
 from ..vectors import nested_vectors, records
@@ -219,21 +219,32 @@ def test_a_write_that_is_not_applied_yet_is_sent_again(
     assert len(pauses) == 2
 
 
+UNINDEXED = 'Index required but not found for "metadata.n"'
+
+
 @pytest.mark.parametrize(
-    ("status", "told", "words"),
+    ("status", "told", "error", "words"),
     [
-        (403, 'Strict mode error: Index required but not found for "metadata.n"', "index_metadata"),
-        (400, 'Index required but not found for "metadata.n"', r"index_metadata\(key, kind\)"),
-        (413, "Payload too large", "max_request_size_mb"),
+        (403, f"Strict mode error: {UNINDEXED}", FilterError, r'index_metadata\("n", "str"\)'),
+        (
+            400, f"Bad request: {UNINDEXED} of one of the following types: [integer, float]. Help: "
+            "Create an index.", FilterError, r"key 'n' .*store\.index_metadata\(\"n\", \"number\"\)",
+        ),
+        (413, "Payload too large", BackendError, "max_request_size_mb"),
     ],
-)
+)  # fmt: skip
 def test_a_refusal_says_what_to_do(
-    server: RestServer, pauses: list[float], status: int, told: str, words: str
+    server: RestServer,
+    pauses: list[float],
+    status: int,
+    told: str,
+    error: type[NestvecError],
+    words: str,
 ) -> None:
     with connect(server) as store:
         body = json.dumps({"status": {"error": told}, "time": 0})
-        server.faults.append(Fault("status", status, body=body))
-        with pytest.raises(BackendError, match=words) as caught:
+        server.faults.append(Fault("status", status, body=body, of="count"))
+        with pytest.raises(error, match=words) as caught:
             store.count(F("n") == 1)
     assert "api_key" not in str(caught.value)
     assert pauses == []

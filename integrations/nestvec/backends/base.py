@@ -59,7 +59,8 @@ class Entry:
 
     `indexed` says whether there is an index; without one the field is read from end to end.
     `most_ef` is the largest ef of its graph, None where it has none; `lists` those of an ivfflat
-    index. `oversampling` says whether it can rescore inside itself.
+    index. `oversampling` says whether it can rescore inside itself. `most` is how many candidates
+    a stage may let through, and `most_oversampling` how many times as many it may find.
     """
 
     field: Field
@@ -67,6 +68,8 @@ class Entry:
     most_ef: int | None = None
     lists: int | None = None
     oversampling: bool = False
+    most: int | None = None
+    most_oversampling: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,22 @@ class Backend(ABC):
         """Drop what the engine keeps of a field that the head has no more."""
         return
         yield
+
+    @property
+    def scans(self) -> bool:
+        """Whether vectors may be read from end to end, as an exact search does."""
+        return True
+
+    def within(self, plan: Plan) -> Plan:
+        """Return a plan as the collection lets it be run: one that was not given is cut.
+
+        Raises FunnelError where one that was given is beyond a limit.
+        """
+        return plan
+
+    def thins(self, field: Field) -> bool:  # noqa: ARG002
+        """Return whether a field can be a stage in between, where few candidates are left of it."""
+        return True
 
     @abstractmethod
     def entries(self) -> Flow[list[Entry]]:

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -44,7 +45,16 @@ from .point_filters import (
     incomplete,
     lacks_hits,
 )
-from .point_indexes import INDEXES, Condition, by_path, index_for, indexable, keys_of
+from .point_indexes import (
+    INDEXES,
+    OWN_INDEXES,
+    Condition,
+    by_path,
+    index_for,
+    indexable,
+    keys_of,
+    lacking,
+)
 from .points import (
     Vector,
     as_stored,
@@ -63,14 +73,24 @@ from .qdrant_driver import (
     Close,
     Driver,
     Missing,
+    Refused,
     Request,
     Together,
     limited,
     models,
     retried,
 )
-from .qdrant_layout import ForeignLayout, Layout, foreign, named_vectors, shown
+from .qdrant_layout import (
+    ForeignLayout,
+    Layout,
+    foreign,
+    full_scan_kb,
+    graphs,
+    named_vectors,
+    shown,
+)
 from .qdrant_options import QdrantOptions, local, remote
+from .qdrant_strict import Strict, of_refusal, unindexed
 
 __all__ = ["QdrantBackend", "QdrantOptions"]
 
@@ -89,6 +109,9 @@ _PAGE = 1_000
 
 #: How many documents get another vector at once.
 _FILL = 500
+
+#: How many ids are counted at once, and how many may match a filter to be searched by their ids.
+_IDS, _FEW = 10_000, 2_000
 
 #: Bytes of JSON in one request, about, where a server takes 32 MB.
 _BYTES = 3_000_000
@@ -114,7 +137,24 @@ def _in_time(
     @wraps(operation)
     def method(self: QdrantBackend, /, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
         until = time.monotonic() + self._seconds
-        return (yield from limited(operation(self, *args, **kwargs), until))
+        return (yield from limited(_within_limits(operation)(self, *args, **kwargs), until))
+
+    return method
+
+
+def _within_limits(
+    operation: Callable[Concatenate[QdrantBackend, P], Flow[T]],
+) -> Callable[Concatenate[QdrantBackend, P], Flow[T]]:
+    """Do an operation once more where the limits were changed since they were read."""
+
+    @wraps(operation)
+    def method(self: QdrantBackend, /, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
+        try:
+            return (yield from operation(self, *args, **kwargs))
+        except Refused as refused:
+            if not (yield from self.learnt_anew()):
+                raise self.told_of(refused) from refused.__cause__
+        return (yield from operation(self, *args, **kwargs))
 
     return method
 
@@ -147,6 +187,9 @@ class QdrantBackend(Backend):
         self._head: Head | None = None
         self._drift = False
         self._indexes: dict[str, str] = {}
+        self._strict = Strict()
+        self._graphs: dict[str, int] = {}  # links a node, of each vector
+        self._full_scan_kb = _FULL_SCAN_KB
         self._learnt = time.monotonic()
         key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
         settings = local(url, options) if self._local else remote(url, options, key)
@@ -213,6 +256,9 @@ class QdrantBackend(Backend):
         self._learnt = time.monotonic()
         told = yield from self._ask("get_collection")
         self._indexes = _kinds(told.payload_schema)
+        self._strict = Strict.of(told.config)
+        self._graphs = graphs(told.config)
+        self._full_scan_kb = full_scan_kb(told.config, self._layout.full) or _FULL_SCAN_KB
         if self._options.vectors:
             return told.config, None
         recorded = (told.config.metadata or {}).get("nestvec")
@@ -221,11 +267,30 @@ class QdrantBackend(Backend):
         self._drift = bool(recorded and recorded.get("drift"))
         return told.config, recorded
 
+    def learnt_anew(self) -> Flow[bool]:
+        """Learn what may change while a store is open; return whether limits or indexes did."""
+        before = (self._strict, self._indexes)
+        yield from self._learn()
+        return before != (self._strict, self._indexes)
+
+    def told_of(self, refused: Refused) -> NestvecError:
+        """Return the error of what strict mode refused, of a filter where it was one."""
+        known = of_refusal(str(refused), self._layout.root, self._layout.where)
+        return refused if known is None else known
+
+    def _fresh(self) -> Flow[None]:
+        if not self._local and time.monotonic() - self._learnt > _FRESH:
+            yield from self._learn()
+
     def ready(self, head: Head) -> Flow[None]:  # noqa: ARG002
         if self._options.vectors:
             return
         yield from self._shard()
         yield from self._index()
+        try:
+            yield from self._index_own()
+        except NestvecError:
+            return  # who may only read is told of what is lacking by the filter that needs it
 
     def create(self, head: Head) -> Flow[None]:
         self._writable()
@@ -250,12 +315,14 @@ class QdrantBackend(Backend):
             optimizers_config=self._options.optimizers(),
             # As text: a server may merge what it takes for a payload, or drop what is null in it.
             metadata={"nestvec": {"head": head.to_json()}},
-            timeout=self._options.waiting,
+            timeout=self._waiting,
             **self._options.sharding(),
         )
         self._hold(head)
+        yield from self._learn()
         yield from self._shard()
         yield from self._index()
+        yield from self._index_own()
 
     def record(self, head: Head) -> Flow[None]:
         self._writable()
@@ -287,7 +354,7 @@ class QdrantBackend(Backend):
             "must": [{"has_vector": "full"}], "must_not": [{"has_vector": name}]
         }  # fmt: skip
         made = wire.filter_of(lacking)
-        points, after = yield from self._scroll(made, after, _FILL, ["full"])
+        points, after = yield from self._scroll(made, after, self._strict.batch(_FILL), ["full"])
         dim, filled = (yield from self._held())["full"].size, len(points)
         while points:
             full = [point.vector["full"] for point in points]
@@ -326,9 +393,39 @@ class QdrantBackend(Backend):
     def _held(self) -> Flow[dict[str, models.VectorParams]]:
         return named_vectors((yield from self._ask("get_collection")).config)
 
+    @property
+    def scans(self) -> bool:
+        return self._strict.exact
+
+    def within(self, plan: Plan) -> Plan:
+        if self._head is None:
+            return plan
+        nesting = self._head.nesting
+        bare = {field.name for field in nesting.fields if not self._is_walked(field)}
+        return self._strict.within(plan, nesting, bare, self._layout.where)
+
+    def thins(self, field: Field) -> bool:
+        return self._strict.exact or self._is_walked(field)
+
+    def _is_walked(self, field: Field) -> bool:
+        """Return whether a field has a graph, or one for each tenant."""
+        return self._graphs.get(self._layout.name_of(field), 1) > 0
+
     def entries(self) -> Flow[list[Entry]]:
         assert self._head is not None
-        return entries(self._head.nesting, self._head.added)
+        strict, found = self._strict, entries(self._head.nesting, self._head.added)
+        most = strict.max_query_limit
+        return [
+            replace(
+                entry,
+                most_ef=None if entry.most_ef is None else strict.ef(entry.most_ef),
+                # A document that is its own query is one hit more.
+                most=None if most is None else max(1, most - 1),
+                most_oversampling=strict.search_max_oversampling,
+            )
+            for entry in found
+            if strict.exact or self._is_walked(entry.field)
+        ]
         yield
 
     def _need_version(
@@ -359,7 +456,10 @@ class QdrantBackend(Backend):
 
         if not (yield from there()):
             yield from self._ask(
-                "create_shard_key", there=there, shard_key=key, timeout=self._options.waiting
+                "create_shard_key",
+                there=there,
+                shard_key=key,
+                timeout=self._waiting,
             )
 
     def _shard_keys(self) -> Flow[set[Any]]:
@@ -378,6 +478,13 @@ class QdrantBackend(Backend):
         for key, kind in wanted.items():
             yield from self._index_path(indexable(key), kind)
 
+    def _index_own(self) -> Flow[None]:
+        """Make the indexes that strict mode wants for what nestvec itself asks."""
+        if self._strict.indexed(writing=True):
+            for key, kind in OWN_INDEXES.items():
+                if key not in self._indexes:
+                    yield from self._index_path(key, kind)
+
     def _index_path(self, path: str, kind: Any) -> Flow[None]:
         """Make a payload index, unless there is one."""
 
@@ -386,6 +493,12 @@ class QdrantBackend(Backend):
             return path in self._indexes
 
         if not (yield from there()):
+            most = self._strict.max_payload_index_count
+            if most is not None and len(self._indexes) >= most:
+                raise ConfigError(
+                    f"collection {self._layout.where} has {len(self._indexes)} payload indexes, "
+                    f"and its strict mode allows max_payload_index_count={most}"
+                )
             yield from self._ask(
                 "create_payload_index", there=there, field_name=path, field_schema=kind, wait=True
             )
@@ -413,7 +526,7 @@ class QdrantBackend(Backend):
     def _parts(self, batch: Batch, payloads: list[dict[str, Any]]) -> Iterator[slice]:
         """Yield as many parts as are sent at once, and more where these would be too large."""
         numbers = wire.NUMBER_BYTES * sum(rows.shape[1] for rows in batch.vectors.values())
-        most = -(-len(batch) // self._options.parallel)
+        most = self._strict.batch(-(-len(batch) // self._options.parallel))
         start = nbytes = 0
         for n, made in enumerate(payloads):
             added = numbers + len(repr(made))
@@ -498,7 +611,8 @@ class QdrantBackend(Backend):
 
     @_in_time
     def _delete_where(self, where: Filter | None) -> Flow[int]:
-        condition = (yield from self._condition(where)) or models.Filter(must=[])
+        filtered = yield from self._filtered(where, writing=True)
+        condition = filtered.condition or models.Filter(must=[])
         counted = yield from self._count(condition)
         if counted:
             selector = models.FilterSelector(filter=condition)
@@ -524,7 +638,7 @@ class QdrantBackend(Backend):
                 return True
             return False
 
-        yield from self._ask("delete_collection", there=gone, timeout=self._options.waiting)
+        yield from self._ask("delete_collection", there=gone, timeout=self._waiting)
         yield Close()
 
     # Reading
@@ -534,21 +648,24 @@ class QdrantBackend(Backend):
         self, queries: Mapping[str, Matrix], plan: Plan, where: Filter | None
     ) -> Flow[list[Hit]]:
         filtered = yield from self._filtered(where)
+        plan = self.within(plan)
         found = yield from self._query(self._request(queries, plan, filtered))
         points = yield from self._completed(found.points, queries, plan, filtered)
         return self._hits(points)
 
+    @_within_limits
     def search_many(
         self, many: Sequence[Mapping[str, Matrix]], plan: Plan, where: Filter | None
     ) -> Flow[list[list[Hit]]]:
         filtered = yield from self._filtered(where)
+        plan = self.within(plan)
         requests = [
             self._request(queries, plan, filtered, shard_key=self._options.shard_key)
             for queries in many
         ]
         # One request, unless it would be too large for a server.
         numbers = sum(len(vector) for queries in many[:1] for vector in queries.values())
-        size = max(1, _BYTES // (wire.NUMBER_BYTES * numbers))
+        size = self._strict.searches(max(1, _BYTES // (wire.NUMBER_BYTES * numbers)))
         found: list[models.QueryResponse] = []
         for start in range(0, len(requests), size):
             found += yield from self._ask(
@@ -568,9 +685,26 @@ class QdrantBackend(Backend):
         self, queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered, **settings: Any
     ) -> models.QueryRequest:
         return wire.query(
-            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn,
-            using=self._full, **settings,
+            queries, self._searched(plan), filtered.condition, self._layout.name_of,
+            acorn=filtered.acorn, using=self._full, walked=self._walks_full(plan),
+            most=self._strict.search_max_oversampling, **settings,
         )  # fmt: skip
+
+    def _searched(self, plan: Plan) -> Plan:
+        """Return a plan with an ef that is allowed."""
+        if not plan.stages:
+            return plan
+        return replace(plan, knobs=self._strict.knobs(plan.stages[0][1], plan.knobs))
+
+    def _walks_full(self, plan: Plan) -> bool:
+        """Return whether the server would look for candidates by the graph of full itself.
+
+        It reads them one by one only below its threshold, and loses some in the graph.
+        """
+        if not plan.stages or not self._graphs.get(self._layout.full) or not self._strict.exact:
+            return False
+        assert self._head is not None
+        return plan.stages[-1][1] * self._head.nesting.full.nbytes > self._full_scan_kb * 1024
 
     def _completed(
         self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
@@ -583,9 +717,26 @@ class QdrantBackend(Backend):
         # Local mode has no graph.
         if self._local or filtered.acorn is None:
             return points
+        if not self._strict.exact:
+            return (yield from self._completed_by_id(points, queries, plan, filtered))
         if not (yield from lacks_hits(plan, len(points), count)):
             return points
         return (yield from self._query(self._request(queries, plan, filtered, exact=True))).points
+
+    def _completed_by_id(
+        self, points: list[Any], queries: Mapping[str, Matrix], plan: Plan, filtered: _Filtered
+    ) -> Flow[list[Any]]:
+        """Return the hits among what matches, where that is little: the server reads it by id."""
+        if len(points) == plan.k:
+            return points
+        found, after = yield from self._scroll(
+            filtered.condition, None, self._strict.page(_FEW), False, with_payload=False
+        )
+        if after is not None or len(found) <= len(points) + plan.offset:
+            return points
+        only = self._strict.fitted({"has_id": [point.id for point in found]})
+        made = self._request(queries, plan, _Filtered(wire.filter_of(only), None))
+        return (yield from self._query(made)).points
 
     @_in_time
     def candidates(
@@ -595,8 +746,9 @@ class QdrantBackend(Backend):
             return (yield from self.count(where))
         filtered = yield from self._filtered(where)
         made = wire.stage(
-            queries, plan, filtered.condition, self._layout.name_of, acorn=filtered.acorn
-        )
+            queries, self._searched(self.within(plan)), filtered.condition, self._layout.name_of,
+            acorn=filtered.acorn,
+        )  # fmt: skip
         return len((yield from self._query(made)).points)
 
     def _query(self, made: models.QueryRequest) -> Flow[models.QueryResponse]:
@@ -623,10 +775,23 @@ class QdrantBackend(Backend):
         return (yield from self._count((yield from self._condition(where))))
 
     def _count(self, condition: models.Filter | None) -> Flow[int]:
+        if not self._strict.exact:
+            return (yield from self._counted(condition))
         counted = yield from self._ask(
             "count", count_filter=condition, exact=True, **self._shard_of
         )
         return int(counted.count)
+
+    def _counted(self, condition: models.Filter | None) -> Flow[int]:
+        """Return how many points match by reading their ids, where nothing may be exact."""
+        counted, after = 0, None
+        while True:
+            ids, after = yield from self._scroll(
+                condition, after, self._strict.page(_IDS), False, with_payload=False
+            )
+            counted += len(ids)
+            if after is None:
+                return counted
 
     @_in_time
     def page(
@@ -660,7 +825,8 @@ class QdrantBackend(Backend):
         around = bounds(where, self._dialect)
         between = 0
         if not around.exact:
-            between = yield from self._count(wire.filter_of(around.between))
+            condition = yield from self._served(where, around.between, writing=False)
+            between = yield from self._count(wire.filter_of(condition))
         first = plan.stages[0][0] if plan.stages else None
         return filtered(
             around,
@@ -668,7 +834,7 @@ class QdrantBackend(Backend):
             matching=(yield from self.count(where)),
             total=(yield from self.count(None)),
             between=between,
-            exact_below=sys.maxsize if first is None else _FULL_SCAN_KB * 256 // first.length,
+            exact_below=sys.maxsize if first is None else self._full_scan_kb * 256 // first.length,
         )
 
     def verify(self) -> Flow[dict[str, tuple[str, ...]]]:
@@ -677,8 +843,22 @@ class QdrantBackend(Backend):
             points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
             return [(point.id, stranger(point.id, point.payload)) for point in points], after
 
+        yield from self._fresh()
         keys = () if self._options.vectors else ("id", "text")
-        return (yield from incomplete(self._datatypes, keys, scroll))
+        if not self._strict.indexed(writing=False):
+            return (yield from incomplete(self._datatypes, keys, scroll))
+        found = yield from incomplete(self._datatypes, (), scroll)
+        after = None
+        while keys:  # without a condition on them, which would need indexes
+            points, after = yield from self._scroll(None, after, _PAGE, with_vectors=False)
+            for point in points:
+                payload = point.payload or {}
+                if lacks := tuple(key for key in keys if payload.get(key) in (None, [])):
+                    id = stranger(point.id, point.payload).id
+                    found[id] = (*lacks, *found.get(id, ()))
+            if after is None:
+                break
+        return found
 
     def kept(self, nesting: Nesting) -> list[Field]:
         # Those of others have the names that they gave them, and are only read.
@@ -701,12 +881,14 @@ class QdrantBackend(Backend):
             for stored, vectors in mended
             if stored.key in there and same_numbers(there[stored.key], stored.vectors.get("full"))
         ]
-        if good:
+        size = self._strict.batch(_FILL)
+        for start in range(0, len(good), size):
+            some = good[start : start + size]
             rows = {
-                name: coded(np.stack([made[name] for _, made in good]), datatype)
+                name: coded(np.stack([made[name] for _, made in some]), datatype)
                 for name, datatype in self._datatypes.items()
             }
-            changed = wire.changed([key for key, _ in good], rows)
+            changed = wire.changed([key for key, _ in some], rows)
             yield from self._ask("update_vectors", points=changed, **self._writes)
 
     def info(self) -> Flow[Mapping[str, Any]]:
@@ -733,6 +915,7 @@ class QdrantBackend(Backend):
         with_payload: Any = True,
     ) -> Flow[tuple[list[Any], Any]]:
         """Return a page of points and where to go on; where it is too large, a smaller one."""
+        limit = self._strict.page(limit)
         while True:
             try:
                 points, then = yield from self._ask(
@@ -782,15 +965,33 @@ class QdrantBackend(Backend):
         """Return the engine's filter, with the ids of what only the predicate can decide."""
         return (yield from self._filtered(where)).condition
 
-    def _filtered(self, where: Filter | None) -> Flow[_Filtered]:
+    def _filtered(self, where: Filter | None, *, writing: bool = False) -> Flow[_Filtered]:
+        yield from self._fresh()
         if where is None:
             return _Filtered(None, None)
-        if not self._local and time.monotonic() - self._learnt > _FRESH:
-            yield from self._learn()
-        dialect = self._dialect
-        condition = yield from decided(where, bounds(where, dialect), self._read)
+        dialect = replace(self._dialect, strict=self._strict.indexed(writing=writing))
+
+        def read(condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
+            condition = yield from self._served(where, condition, writing=False)
+            made = wire.filter_of(condition)
+            points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
+            return [(point.id, self._layout.record(point)) for point in points], after
+
+        condition = yield from decided(where, bounds(where, dialect), read)
         below = acorn_below(condition, dialect.indexes)
+        condition = yield from self._served(where, condition, writing=writing)
         return _Filtered(wire.filter_of(condition), below)
+
+    def _served(self, where: Filter, condition: Condition, *, writing: bool) -> Flow[Condition]:
+        """Return a condition as strict mode allows it. Raises FilterError where it does not."""
+        if self._strict.indexed(writing=writing):
+            if any(key in OWN_INDEXES for key in lacking(condition, self._indexes)):
+                yield from self._index_own()
+            place = self._layout.where
+            error = unindexed(where, condition, self._indexes, self._layout.root, place)
+            if error is not None:
+                raise error
+        return self._strict.fitted(condition)
 
     @property
     def _dialect(self) -> Dialect:
@@ -799,11 +1000,6 @@ class QdrantBackend(Backend):
             layout.point_id, drift=self._drift, root=layout.root, ours=not self._options.vectors,
             indexes=indexes, depth=_DEPTH, parsed=not self._local and not self._driver.speaks_grpc,
         )  # fmt: skip
-
-    def _read(self, condition: Condition, after: Any) -> Flow[tuple[list[tuple[Any, Record]], Any]]:
-        made = wire.filter_of(condition)
-        points, after = yield from self._scroll(made, after, _PAGE, with_vectors=False)
-        return [(point.id, self._layout.record(point)) for point in points], after
 
     # Requests
 
@@ -816,6 +1012,10 @@ class QdrantBackend(Backend):
 
     def _tried(self, request: Request, there: Callable[[], Flow[bool]] | None = None) -> Flow[Any]:
         return (yield from retried(request, self._options.retries + 1, self._seconds, there=there))
+
+    @property
+    def _waiting(self) -> int:
+        return self._strict.seconds(self._options.waiting)
 
     @property
     def _seconds(self) -> float:

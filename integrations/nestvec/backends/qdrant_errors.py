@@ -40,6 +40,7 @@ _BUDGET = (
     "one request costs more than the collection's strict mode allows in a minute, which are "
     "read_rate_limit and write_rate_limit: give connect a smaller batch_size"
 )
+_QUOTA = "this is a quota: raise it, or remove something"
 _LONG = "a document is too long for one request; the server's setting is max_request_size_mb"
 
 #: What is answered as if it might pass though it will not within seconds, and what it means.
@@ -50,6 +51,7 @@ _LASTING = {
         r"read-only file system|os error 30\b": _NO_WRITES,
         r"out[ -]of[ -]memory|os error 12\b|cannot allocate memory": _MEMORY,
         r"larger than rate limiter capacity": _BUDGET,
+        r"\bquota\b|max [\w ]+ limit of \S+ reached|exceeding the configured limit": _QUOTA,
         r"message length too large|sent message larger than max": _LONG,
     }.items()
 }
@@ -60,7 +62,6 @@ _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _NO_COLLECTION = re.compile(
     r"collection.*(doesn't exist|does not exist|not found)", re.IGNORECASE | re.DOTALL
 )
-_QUOTA = re.compile(r"max \w+( \w+)? (count|size) limit|% of total", re.IGNORECASE)
 #: Every refusal of strict mode ends with what would help.
 _STRICT = re.compile(r"\. Help: |strict mode|index required but not found", re.IGNORECASE)
 
@@ -117,8 +118,8 @@ def _answered(status: int, name: str, told: str, *, passing: bool | None = None)
     if status == 404 and _NO_COLLECTION.search(told):
         return Missing(text)
     if status not in (401, 404) and _STRICT.search(told):
-        return Refused(text + _advice(400, told))
-    return BackendError(text + _advice(status, told))
+        return Refused(text + _advice(400))
+    return BackendError(text + _advice(status))
 
 
 def _answered_by_grpc(name: str, details: str) -> NestvecError:
@@ -151,16 +152,12 @@ def _unanswered(source: Exception) -> NestvecError:
     return Transient("the answer is not one of Qdrant's; is the URL right?")
 
 
-def _advice(status: int, told: str) -> str:
+def _advice(status: int) -> str:
     """Return what to do about a refusal."""
     if status in (401, 403):
         return "; check api_key, or QDRANT_API_KEY"
     if status == 404:
         return "; is the URL right?"
-    if "Index required" in told:
-        return "; here that is store.index_metadata(key, kind), or payload_indexes"
-    if _QUOTA.search(told):
-        return "; this is a quota of the collection: raise it, or remove something"
     if status == 413:
         return (
             "; a document is too long for one request, or a filter leaves too many documents to "

@@ -15,7 +15,7 @@ from ..records import Hit, Record
 from . import points
 from .qdrant_driver import models
 
-__all__ = ["ForeignLayout", "Layout", "foreign", "named_vectors", "shown"]
+__all__ = ["ForeignLayout", "Layout", "foreign", "full_scan_kb", "graphs", "named_vectors", "shown"]
 
 
 class Layout:
@@ -117,10 +117,35 @@ def _at(payload: Any, path: str) -> Any:
 
 def named_vectors(config: models.CollectionConfig) -> dict[str, models.VectorParams]:
     """Return a collection's dense vectors by name; an unnamed one has the name ""."""
-    vectors = config.params.vectors
+    params = getattr(config, "params", None)
+    vectors = None if params is None else params.vectors
     if vectors is None:
         return {}
     return dict(vectors) if isinstance(vectors, Mapping) else {"": vectors}
+
+
+def graphs(config: models.CollectionConfig) -> dict[str, int]:
+    """Return how many links a node of each vector's graph has, 0 where there is none.
+
+    A vector without a common graph may have one for each tenant.
+    """
+    links = {}
+    for name, params in named_vectors(config).items():
+        graph = {**_given(config), **_given(params)}
+        links[name] = graph.get("m", 1) or graph.get("payload_m", 0)
+    return links
+
+
+def full_scan_kb(config: models.CollectionConfig, name: str) -> int | None:
+    """Return up to how many kilobytes of a vector the server reads rather than walk its graph."""
+    params = named_vectors(config).get(name)
+    graph = {**_given(config), **({} if params is None else _given(params))}
+    return graph.get("full_scan_threshold")
+
+
+def _given(of: Any) -> dict[str, Any]:
+    graph = getattr(of, "hnsw_config", None)
+    return {} if graph is None else dict(graph.model_dump(exclude_none=True))
 
 
 def shown(vectors: Mapping[str, models.VectorParams]) -> str:

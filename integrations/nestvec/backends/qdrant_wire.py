@@ -43,6 +43,9 @@ PRECISIONS = ("float32", "float16", "int8", "uint8", *_TURBO, "binary")
 #: Scores of the numbers as they are kept, of every candidate: no graph, no quantisation.
 _EXACT = models.SearchParams(exact=True, quantization=models.QuantizationSearchParams(ignore=True))
 
+#: The same behind a prefetch, where a vector without a graph is scored for every candidate anyway.
+_RESCORED = models.SearchParams(quantization=models.QuantizationSearchParams(ignore=True))
+
 
 def vectors_config(nesting: Nesting, options: QdrantOptions) -> dict[str, models.VectorParams]:
     """Return the named vectors: a graph on the first field, what is only rescored on disk."""
@@ -138,16 +141,21 @@ def query(
     *,
     acorn: float | None,
     exact: bool = False,
+    walked: bool = False,
+    most: float | None = None,
     **settings: Any,
 ) -> models.QueryRequest:
     """Return the one request that runs a plan: prefetches nested from full inwards.
 
     `acorn` is the share of matches below which the graph is walked past the others, `exact` is
-    for stages without the graph.
+    for stages without the graph. `walked` says that full has a graph, by which the server would
+    look for so many candidates. `most` is the largest oversampling that is allowed.
     """
     past = _past(acorn)
     times, knobs, last = in_field(plan), plan.knobs, None
-    params = _EXACT
+    if times is not None and most is not None and times > most:
+        times = None
+    params = _RESCORED if plan.stages and not walked else _EXACT
     if times is None:
         made = _prefetch(queries, name_of, knobs, past, exact=exact)
         last = nested(plan.stages, condition, made)
