@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -118,6 +119,9 @@ def test_kills_during_ingest_lose_nothing_that_was_returned(
             rows = moments.standard_normal((size, DIM)).astype(np.float32)
             returned.update(store.add_records(made(rows, len(returned))))
 
+    def more(seen: int) -> bool:
+        return len(returned) > seen or writing.done()
+
     seed = random.randrange(10**6)
     moments = random.Random(seed)
     with ThreadPoolExecutor(1) as pool:
@@ -127,7 +131,7 @@ def test_kills_during_ingest_lose_nothing_that_was_returned(
             own_server.kill()
             own_server.start()
             seen = len(returned)
-            until(lambda seen=seen: len(returned) > seen or writing.done(), "ids are returned")
+            until(partial(more, seen), "ids are returned")
         ended.set()
         writing.result()
     all_there(opening(**own_server.place(grpc=grpc)), returned)
@@ -158,16 +162,18 @@ def test_kills_during_add_field_and_drop_field(
 ) -> None:
     """What was begun is finished by the same call."""
     place = own_server.place(grpc=grpc)
-    store = filled(opening, place, retries=0)
+    filled(opening, place).close()
     seed = random.randrange(10**6)
     moments = random.Random(seed)
     for kill in range(KILLS):
-        for change, there in ((store.add_field, True), (store.drop_field, False)):
-            told = killed_during(own_server, lambda change=change: change(16), moments)
+        for change, there in (("add_field", True), ("drop_field", False)):
+            store = opening(**place, retries=0)
+            told = killed_during(own_server, partial(getattr(store, change), 16), moments)
             assert told is None or isinstance(told, Unavailable), f"seed {seed}, kill {kill}"
+            store = opening(**place)
             if told is not None:
                 try:
-                    change(16)
+                    getattr(store, change)(16)
                 except NestingError:  # it was dropped, and only the answer was lost
                     assert not there
             assert ("d16" in store.nesting.names) is there, f"seed {seed}, kill {kill}"
@@ -193,7 +199,7 @@ def test_kills_during_tune_leave_the_plan_that_was(
     for kill in range(KILLS):
         store = opening(**place, retries=0)
         assert store.tuned == before, f"seed {seed}, kill {kill}"
-        told = killed_during(own_server, lambda store=store: store.tune(), moments)
+        told = killed_during(own_server, store.tune, moments)
         if isinstance(told, BaseException):
             assert isinstance(told, Unavailable), f"seed {seed}, kill {kill}"
         else:
@@ -224,9 +230,10 @@ def test_a_server_in_recovery_mode_says_so(
     store = filled(opening, place, 300)
     own_server.settings["storage"] = {"recovery_mode": "someone looks into it"}
     own_server.restart()
-    for work in (lambda: store.search(ROWS[0]), lambda: store.add_records(made(ROWS[:3]))):
-        with pytest.raises(BackendError, match="someone looks into it"):
-            work()
+    with pytest.raises(BackendError, match="someone looks into it"):
+        store.search(ROWS[0])
+    with pytest.raises(BackendError, match="someone looks into it"):
+        store.add_records(made(ROWS[:3]))
     del own_server.settings["storage"]
     own_server.restart()
     all_there(store, {f"id{n}" for n in range(300)})
@@ -273,7 +280,8 @@ def test_a_collection_is_made_on_a_cluster_at_once(
 ) -> None:
     """An empty object in a request to make one is never answered there."""
     three_nodes.clean()
-    for n, settings in enumerate(({}, {"hnsw_config": {"m": 8}}, {"tenant_key": "who"})):
+    some: list[dict[str, Any]] = [{}, {"hnsw_config": {"m": 8}}, {"tenant_key": "who"}]
+    for n, settings in enumerate(some):
         place = three_nodes.place(n, grpc=grpc, collection=f"c{n}")
         store = opening(**place, dims=(8, "16:int8"), dim=DIM, timeout=20, retries=0, **settings)
         store.add_records(made(ROWS[:30]))
