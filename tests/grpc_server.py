@@ -30,13 +30,22 @@ def answered(answer: Answer) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
     @wraps(answer)
     def method(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         assert not list(_empty(request)), f"an empty message in {request}"
+        told = None
+        fault = self.server.next_fault(f"grpc {answer.__name__}")
+        if fault is not None and fault.kind == "hang":
+            self.server.ended.wait(fault.seconds)
         try:
             with self.server.turn:
-                return answer(self, self.server.engine, request)
+                told = answer(self, self.server.engine, request)
+            if fault is not None and fault.kind == "answer":
+                context.abort(grpc.StatusCode.INTERNAL, "the reason")
         except EngineError as error:
             context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error))
-        except Exception as error:  # noqa: BLE001  (the engine raises plain Exception)
+        except Exception as error:
+            if context.code() is not None:
+                raise  # the fault's
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Wrong input: {error}")
+        return told
 
     return method
 

@@ -6,6 +6,7 @@ its own, and the answers are merged.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import uuid
@@ -72,6 +73,8 @@ class Collection:
         self.body = body
         self.metadata = dict(body.metadata or {})
         self.shard_keys: list[Any] = []
+        #: The documents whose scores are NaN.
+        self.nan: set[str] = set()
         self.indexes: dict[str, models.PayloadIndexInfo] = {}
         self._place = place
         vectors: Any = body.vectors
@@ -212,10 +215,13 @@ class Collection:
         scored = found[offset : offset + limit]
         return {
             "points": [
-                {**self._told(point), "version": point.version, "score": point.score}
+                {**self._told(point), "version": point.version, "score": self._score(point)}
                 for point in scored
             ]
         }
+
+    def _score(self, point: Any) -> float:
+        return math.nan if (point.payload or {}).get("id") in self.nan else float(point.score)
 
     def _of(self, id: int | uuid.UUID) -> int:
         return int(id) % len(self._shards)

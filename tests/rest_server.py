@@ -16,7 +16,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,12 +34,15 @@ from .qdrant_engine import Engine, EngineError
 class Fault:
     """What goes wrong with one request."""
 
-    #: "status", "drop" (before the work), "lose" (after it), "hang", "truncate" or "garble".
+    #: Before the work "status", "drop", "hang", or an answer of bytes in `raw`; after it "answer"
+    #: (with the status), "lose", "truncate", "garble" or "drip" (a byte at a time).
     kind: str
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: str = '{"status": {"error": "the reason"}, "time": 0}'
     seconds: float = 3.0
+    #: What is sent for the whole answer, piece by piece, with so many seconds in between.
+    raw: Callable[[], Iterable[bytes]] | None = None
     #: Only requests whose "METHOD /path" this is found in.
     of: str = ""
 
@@ -64,6 +67,7 @@ class RestServer(ThreadingHTTPServer):
         self.engine = Engine()
         self.turn = Lock()
         self.faults: list[Fault] = []
+        self.ended = Event()
         self.seen: list[Seen] = []
         self.version = version
         #: What telemetry says of recovery mode.
@@ -89,6 +93,7 @@ class RestServer(ThreadingHTTPServer):
         """A client that hung up is what the faults are for."""
 
     def server_close(self) -> None:
+        self.ended.set()
         super().server_close()
         self.engine.close()
 
@@ -301,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = json.loads(body) if body and len(body) < 1_000_000 else None
         self.server.seen.append(Seen(line, headers, told))
         fault = self.server.next_fault(line)
-        if fault is not None and fault.kind in ("status", "drop", "hang"):
+        if fault is not None and fault.kind in ("status", "drop", "hang", "raw"):
             return self._fail(fault)
         params = {name: values[0] for name, values in parse_qs(address.query).items()}
         status, told = self._work(address.path, body, params)
@@ -349,6 +354,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _fail(self, fault: Fault) -> None:
         if fault.kind == "status":
             return self._send(fault.status, fault.headers, fault.body.encode())
+        if fault.kind == "raw":
+            assert fault.raw is not None
+            return self._piecewise(fault.raw(), fault.seconds)
         if fault.kind == "hang":
             Event().wait(fault.seconds)  # not time.sleep, which tests replace
         return self._hang_up()
@@ -356,13 +364,26 @@ class _Handler(BaseHTTPRequestHandler):
     def _spoil(self, fault: Fault, told: bytes) -> None:
         if fault.kind == "lose":
             return self._hang_up()
+        if fault.kind == "answer":
+            return self._send(fault.status, fault.headers, fault.body.encode())
         if fault.kind == "garble":
             return self._send(200, {}, told[: len(told) // 2])
+        if fault.kind == "drip":
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(told)
+            return self._piecewise(bytes([each]) for each in head + told)
         self.send_response(200)
         self.send_header("Content-Length", str(len(told)))
         self.end_headers()
         self.wfile.write(told[: len(told) // 2])
         return self._hang_up()
+
+    def _piecewise(self, pieces: Iterable[bytes], seconds: float = 0.02) -> None:
+        """Send an answer in pieces until the client hangs up, or the server ends."""
+        self.close_connection = True
+        for piece in pieces:
+            self.wfile.write(piece)
+            if seconds and self.server.ended.wait(seconds):
+                return
 
     def _hang_up(self) -> None:
         self.close_connection = True

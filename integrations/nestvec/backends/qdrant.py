@@ -7,7 +7,6 @@ they are applied, so what was written is found.
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 import time
@@ -191,7 +190,7 @@ class QdrantBackend(Backend):
         self._graphs: dict[str, int] = {}  # links a node, of each vector
         self._full_scan_kb = _FULL_SCAN_KB
         self._learnt = time.monotonic()
-        key = None if self._local else options.api_key or os.environ.get("QDRANT_API_KEY") or None
+        key = None if self._local else options.key()
         settings = local(url, options) if self._local else remote(url, options, key)
         self._driver = Driver(url, settings, secret=key, parallel=options.parallel)
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
@@ -25,7 +25,7 @@ from ..errors import BackendError
 
 __all__ = [
     "UNTIL", "AnswerTooLarge", "GrpcToRest", "LocalProtocolError", "QdrantClient",
-    "ResponseHandlingException", "RestToGrpc", "UnsupportedProtocol", "fail_after", "grpc",
+    "ResponseHandlingException", "RestToGrpc", "UnsupportedProtocol", "grpc",
     "models", "opened", "opened_async", "speaks_grpc",
 ]  # fmt: skip
 
@@ -49,7 +49,6 @@ def _quiet() -> Iterator[None]:
 with _quiet():
     import httpcore
     import httpx
-    from anyio import fail_after  # which httpx is made of
     from httpx import LocalProtocolError, UnsupportedProtocol
     from qdrant_client import QdrantClient, grpc
     from qdrant_client.async_qdrant_remote import AsyncQdrantRemote
@@ -91,14 +90,18 @@ def opened(settings: Mapping[str, Any]) -> QdrantRemote:
     hooks = _Hooks(settings["max_response_bytes"])
     transport = _Transport(settings["url"])
     events = {"request": [hooks.asked], "response": [hooks.answered]}
-    return _Remote(**_remote(settings), event_hooks=events, transport=transport)
+    made = _Remote(**_remote(settings), event_hooks=events, transport=transport)
+    made.http.client.add_middleware(_scored)
+    return made
 
 
 def opened_async(settings: Mapping[str, Any]) -> AsyncQdrantRemote:
     """Return a client for the event loop that runs."""
     hooks = _Hooks(settings["max_response_bytes"])
     events = {"request": [hooks.aasked], "response": [hooks.aanswered]}
-    return AsyncQdrantRemote(**_remote(settings), event_hooks=events)
+    made = AsyncQdrantRemote(**_remote(settings), event_hooks=events)
+    made.http.client.add_middleware(_ascored)
+    return made
 
 
 def _remote(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,6 +219,38 @@ class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
                 raise httpx.DecodingError(str(error)) from error
             self._raw, self._unpacking = False, zlib.decompressobj(-zlib.MAX_WBITS)
             return self._unpacked(chunk)
+
+
+# Hits without a score
+
+
+def _scored(request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> Any:
+    """Leave out the hits whose score is null, which a server makes of NaN and no model takes."""
+    response = send(request)
+    return response if _NULL not in response.content else _without_null(request, response)
+
+
+async def _ascored(
+    request: httpx.Request, send: Callable[[httpx.Request], Awaitable[httpx.Response]]
+) -> httpx.Response:
+    response = await send(request)
+    return response if _NULL not in response.content else _without_null(request, response)
+
+
+_NULL = b'"score":null'
+
+
+def _without_null(request: httpx.Request, response: httpx.Response) -> httpx.Response:
+    if "/points/query" not in request.url.path:
+        return response
+    try:
+        told = response.json()
+        result = told["result"]
+        for each in result if isinstance(result, list) else [result]:
+            each["points"] = [point for point in each["points"] if point["score"] is not None]
+    except (ValueError, LookupError, TypeError):  # not one of Qdrant's, as will be said
+        return response
+    return httpx.Response(response.status_code, json=told)
 
 
 # The time of a request

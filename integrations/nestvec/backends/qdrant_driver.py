@@ -11,9 +11,9 @@ import atexit
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -33,7 +33,6 @@ from .qdrant_clients import (
     QdrantClient,
     ResponseHandlingException,
     RestToGrpc,
-    fail_after,
     grpc,
     models,
     opened,
@@ -235,7 +234,7 @@ class Driver:
         if _is_local(self._settings):
             return await asyncio.to_thread(self.send, request)  # local mode blocks either way
         try:
-            with fail_after(_seconds_until(request.until)):
+            async with _aending(request.until):
                 call = attrgetter(request.method)(self._aopen())
                 return _done(await call(**request.arguments))
         except Exception as caught:  # noqa: BLE001  (its own, httpx's, grpc's, ValueError)
@@ -338,6 +337,36 @@ def _ending(until: float) -> Iterator[None]:
         yield
     finally:
         UNTIL.reset(token)
+
+
+@asynccontextmanager
+async def _aending(until: float) -> AsyncIterator[None]:
+    """Cancel what is awaited here at its end. Raises TimeoutError then.
+
+    Not by anyio, which httpx has: it knows its own cancellation by the error's text, and gRPC
+    raises another.
+    """
+    if until == inf:
+        yield
+        return
+    task, fired = asyncio.current_task(), False
+    assert task is not None
+
+    def fire() -> None:
+        nonlocal fired
+        fired = True
+        task.cancel()
+
+    before = getattr(task, "cancelling", int)()  # Python 3.10 cannot tell
+    timer = asyncio.get_running_loop().call_later(_seconds_until(until) or 0.0, fire)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not fired or getattr(task, "uncancel", int)() > before:
+            raise
+        raise TimeoutError from None
+    finally:
+        timer.cancel()
 
 
 def _seconds_until(until: float) -> float | None:

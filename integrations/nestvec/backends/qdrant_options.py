@@ -104,6 +104,19 @@ class QdrantOptions:
         self.graph()
         self.optimizers()
 
+    def key(self) -> str | None:
+        """Return the key, also that of the environment, as a header can have it.
+
+        Raises ConfigError without it: whoever sent it would quote it in an error.
+        """
+        key = (self.api_key or os.environ.get("QDRANT_API_KEY") or "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(
+                "api_key, or QDRANT_API_KEY, has a character that no HTTP header can have, such as "
+                "a line break; it is one line of printable ASCII"
+            )
+        return key or None
+
     def graph(self) -> models.HnswConfigDiff | None:
         """Return the settings of the first field's graph, None for the server's own.
 
