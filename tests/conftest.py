@@ -14,7 +14,8 @@ from .qdrant_servers import Cluster, Server
 
 #: What a test asks for that needs a real server; a parameter says so by the mark real_qdrant.
 REAL = {
-    "plain_server", "strict_server", "keyed_server", "own_server", "three_nodes", "own_cluster",
+    "plain_server", "strict_server", "keyed_server", "own_server", "small_server", "three_nodes",
+    "own_cluster",
 }  # fmt: skip
 
 _left_out = pytest.StashKey[dict[str, int]]()
@@ -122,6 +123,13 @@ def strict_server() -> Server:
 def keyed_server() -> Server:
     """A server with KEY, READ_ONLY_KEY and tokens of qdrant_servers; shared."""
     return qdrant_servers.keyed()
+
+
+@pytest.fixture
+def small_server() -> Iterator[Server]:
+    """A real server with a disk that a test can fill."""
+    with Server(disk=160) as server:
+        yield server
 
 
 @pytest.fixture

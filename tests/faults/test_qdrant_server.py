@@ -210,17 +210,18 @@ def test_kills_during_tune_leave_the_plan_that_was(
     all_there(store, {f"id{n}" for n in range(COUNT)})
 
 
-def test_a_full_disk_is_told_of_and_what_was_returned_stays(opening: Opening, grpc: bool) -> None:
-    with Server(disk=160) as server:
-        store = filled(opening, server.place(grpc=grpc), 300)
-        server.fill(leave=1)
-        more = (record for start in range(300, 100_000, 300) for record in made(ROWS[:300], start))
-        with pytest.raises(BackendError, match=r"[Nn]o space left"):
-            store.add_records(more)
-        assert store.search(ROWS[7], k=1)[0].id == "id7"
-        server.free()
-        store.add_records(made(ROWS[300:600], 300))
-        all_there(store, {f"id{n}" for n in range(600)})
+def test_a_full_disk_is_told_of_and_what_was_returned_stays(
+    small_server: Server, opening: Opening, grpc: bool
+) -> None:
+    store = filled(opening, small_server.place(grpc=grpc), 300)
+    small_server.fill(leave=1)
+    more = (record for start in range(300, 100_000, 300) for record in made(ROWS[:300], start))
+    with pytest.raises(BackendError, match=r"[Nn]o space left"):
+        store.add_records(more)
+    assert store.search(ROWS[7], k=1)[0].id == "id7"
+    small_server.free()
+    store.add_records(made(ROWS[300:600], 300))
+    all_there(store, {f"id{n}" for n in range(600)})
 
 
 def test_a_server_in_recovery_mode_says_so(
