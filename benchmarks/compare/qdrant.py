@@ -20,7 +20,8 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 import nestvec
-from nestvec import Funnel, Store
+from nestvec import Funnel, Nesting, Store
+from nestvec.backends.points import vector_name
 
 from .contenders import (
     Client,
@@ -59,8 +60,9 @@ class OnServer(Contender):
         """The name of the collection that is searched."""
         return replace(self, name=self.within, within="").slug if self.within else self.slug
 
-    #: The vector that is searched first.
-    searched = "full"
+    def searched(self, dim: int) -> str:  # noqa: ARG002
+        """Return the name of the vector that is searched first."""
+        return "full"
 
     def write(self, data: Data, place: QdrantPlace, name: str, rows: int) -> float:
         """Make a collection of so many documents without an index; return the seconds to write."""
@@ -77,7 +79,7 @@ class OnServer(Contender):
                 rows = min(len(data), 4 * sample)
                 write_s = self.write(data, at, "sample", rows)
                 client.delete_collection("sample")
-                return self._loaded(at, rows, write_s, 0.0)
+                return self._loaded(at, data.dim, rows, write_s, 0.0)
             client.delete_collection(self.slug)
             rows = len(data) if self.side != "framework" else min(len(data), sample)
             write_s = self.write(data, at, self.slug, rows)
@@ -89,11 +91,13 @@ class OnServer(Contender):
                 optimizers_config=models.OptimizersConfigDiff(indexing_threshold=_INDEXED_FROM),
             )
             settled(client, self.slug)
-            return self._loaded(at, rows, write_s, time.perf_counter() - started)
+            return self._loaded(at, data.dim, rows, write_s, time.perf_counter() - started)
 
-    def _loaded(self, place: QdrantPlace, rows: int, write_s: float, build_s: float) -> Loaded:
+    def _loaded(
+        self, place: QdrantPlace, dim: int, rows: int, write_s: float, build_s: float
+    ) -> Loaded:  # fmt: skip
         files = Path(place.storage) / "collections" / self.home
-        return of_files(files, self.searched, rows, write_s, build_s)
+        return of_files(files, self.searched(dim), rows, write_s, build_s)
 
 
 def settled(client: QdrantClient, name: str) -> None:
@@ -113,9 +117,8 @@ class ServerNested(OnServer, Nested):
             place.url, collection=name, prefer_grpc=self.grpc, grpc_port=place.grpc_port, **options
         )
 
-    @property
-    def searched(self) -> str:  # type: ignore[override]
-        return "full" if self.eighths == 8 else f"d{1_024 * self.eighths // 8}_{self.precision}"
+    def searched(self, dim: int) -> str:
+        return vector_name(Nesting.of(self.dims(dim), dim).fields[0])
 
     def write(self, data: Data, place: QdrantPlace, name: str, rows: int) -> float:
         with self._connect(
@@ -158,11 +161,11 @@ class SamePlan(ServerNested):
     side = "same plan"
 
     @contextmanager
-    def opened(self, data: Data, place: str) -> Iterator[Client]:  # noqa: ARG002
+    def opened(self, data: Data, place: str) -> Iterator[Client]:
         with QdrantPlace.of(place).client(grpc=self.grpc) as client:
-            yield partial(self._search, client)
+            yield partial(self._search, client, self.searched(data.dim))
 
-    def _search(self, client: QdrantClient, setting: Setting) -> Search:
+    def _search(self, client: QdrantClient, first_vector: str, setting: Setting) -> Search:
         funnel = Funnel.parse(setting["funnel"])
         (first,) = funnel.stages
         ef, times = funnel.knobs.ef, funnel.knobs.oversampling
@@ -179,7 +182,7 @@ class SamePlan(ServerNested):
                 return [(point.payload or {})["id"] for point in found.points]
             prefix = query[:length] / np.linalg.norm(query[:length])
             prefetch = models.Prefetch(
-                query=prefix.tolist(), using=self.searched, limit=first.limit, params=params
+                query=prefix.tolist(), using=first_vector, limit=first.limit, params=params
             )
             found = client.query_points(
                 self.home, prefetch=prefetch, query=full, using="full", limit=K
@@ -269,8 +272,10 @@ class Framework(OnServer):
     """A framework's store, which leaves the search to the server's defaults."""
 
     side = "framework"
-    searched = ""
     store: type[LangChainLocal | LlamaIndexLocal] = LangChainLocal
+
+    def searched(self, dim: int) -> str:  # noqa: ARG002
+        return ""  # unnamed
 
     def _local(self) -> LangChainLocal | LlamaIndexLocal:
         return self.store(self.name)
