@@ -491,7 +491,8 @@ class QdrantBackend(Backend):
             self._indexes = _kinds((yield from self._ask("get_collection")).payload_schema)
             return path in self._indexes
 
-        if not (yield from there()):
+        # What is known was read when the collection was opened, or within the last seconds.
+        if path not in self._indexes and not (yield from there()):
             most = self._strict.max_payload_index_count
             if most is not None and len(self._indexes) >= most:
                 raise ConfigError(

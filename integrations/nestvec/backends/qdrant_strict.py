@@ -180,6 +180,9 @@ class Strict:
 
 _FREE = Strict()
 
+#: The engine's kind of index → nestvec's name for it.
+_NAMES = {engine: name for name, engine in INDEXES.items()}
+
 
 def _least(value: int, *limits: int | None) -> int:
     return max(1, min([value, *(limit for limit in limits if limit is not None)]))
@@ -217,9 +220,8 @@ def of_refusal(told: str, root: str, place: str) -> FilterError | None:
     found = _REFUSED.search(told)
     if found is None:
         return None
-    names = {engine: name for name, engine in INDEXES.items()}
     kinds = re.findall(r"\w+", found["kinds"] or "")
-    kind = next((names[each.lower()] for each in kinds if each.lower() in names), "str")
+    kind = next((_NAMES[each.lower()] for each in kinds if each.lower() in _NAMES), "str")
     return _needs([(key_of(found["path"], root) or found["path"], kind)], place)
 
 
@@ -244,8 +246,7 @@ def _needs(keys: Sequence[tuple[str, str]], place: str) -> FilterError:
 
 def _as_written(where: Filter, made: str, kinds: Sequence[str], root: str) -> tuple[str, str]:
     """Return a key as the user wrote it, and the kind of the index that it needs."""
-    names = {engine: name for name, engine in INDEXES.items()}
-    kind = next((names[each] for each in kinds if each in names), "")
+    kind = next((_NAMES[each] for each in kinds if each in _NAMES), "")
     for leaf in _keyed(where):
         if json_path(leaf.key, root) == made:
             return leaf.key, index_for(leaf, root) or kind or "str"
