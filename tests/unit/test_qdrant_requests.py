@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -30,6 +31,7 @@ from nestvec.backends.point_filters import Dialect, bounds
 from nestvec.backends.points import Vector, payload, point_id, vector_name, vectors
 from nestvec.backends.qdrant import QdrantBackend, QdrantOptions
 from nestvec.backends.qdrant_driver import Pause, Request, Together, Transient, retried
+from nestvec.backends.qdrant_strict import of_refusal
 from nestvec.funnel import plan
 from nestvec.nesting import Matrix
 from nestvec.records import Batch
@@ -574,3 +576,12 @@ def test_the_last_error_says_how_often() -> None:
     flow.send(None)
     with pytest.raises(Unavailable, match=r"busy \(tried 2 times\)"):
         flow.throw(Transient("busy"))
+
+
+@pytest.mark.parametrize("kind", ["keyword", "integer", "float", "bool", "datetime"])
+def test_the_options_that_a_refusal_names_are_options_that_connect_takes(kind: str) -> None:
+    told = f'Index required but not found for "metadata.w" of one of the following types: [{kind}]'
+    error = of_refusal(told, "metadata", "'docs'")
+    assert error is not None
+    (given,) = re.findall(r"payload_indexes=(\{.*?\})", str(error))
+    assert QdrantOptions(payload_indexes=json.loads(given)).payload_indexes

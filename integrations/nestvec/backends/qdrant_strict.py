@@ -234,7 +234,7 @@ _REFUSED = re.compile(
 def _needs(keys: Sequence[tuple[str, str]], place: str) -> FilterError:
     quoted = [(json.dumps(key, ensure_ascii=False), kind) for key, kind in keys]
     calls = " and ".join(f'store.index_metadata({key}, "{kind}")' for key, kind in quoted)
-    given = ", ".join(f'{key}: "{kind}"' for key, kind in quoted)
+    given = ", ".join(f'{key}: "{INDEXES.get(kind, kind)}"' for key, kind in quoted)
     named = ", ".join(repr(key) for key, _ in keys)
     noun, verb = ("key", "has") if len(keys) == 1 else ("keys", "have")
     return FilterError(
